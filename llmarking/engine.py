@@ -1,0 +1,293 @@
+"""What grading and the server need of an engine, and an engine without a model that answers from a script.
+
+An engine knows token ids and sampling; it knows neither HTTP nor rubrics. `vllm_engine.py` has the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from llmarking.domain import Completion, Generation, Message, Reading, Sampling
+from llmarking.errors import EngineDead
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that prompts are made with."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def added_tokens(self) -> dict[str, int]:
+        """Every token that is matched before the text is split, with its id."""
+        ...
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """The model's own chat template, ready for the assistant to speak."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine serves. `context` is in tokens."""
+
+    model: str
+    context: int
+    revision: str = ""
+    dtype: str = ""
+    adapters: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """One model that generates and reads probabilities, many requests at a time."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    async def start(self) -> None:
+        """Load the model; returns when it can answer."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    async def check_health(self) -> None:
+        """Return if the engine can answer.
+
+        Raises:
+            EngineDead: it cannot, and will not.
+        """
+        ...
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        request_id: str,
+        adapter: str | None = None,
+        schema: dict[str, Any] | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> AsyncIterator[Generation]:
+        """Yield what has been generated so far, until every sample is finished.
+
+        Closing the iterator, or cancelling the task that waits on it, stops the request in the engine.
+        With a JSON `schema`, only text that satisfies it can come out; with `choices`, only one of them.
+        """
+        ...
+
+    async def read(
+        self,
+        prompt: Sequence[int],
+        tails: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        *,
+        request_id: str,
+        adapter: str | None = None,
+    ) -> Reading:
+        """Read the log-probability of each of `token_ids` at the end of every tail.
+
+        The model sees prompt + tails[0] + tails[1] + …; row i of the result is what it expects right
+        after tails[i]. Nothing is sampled: what follows a tail is the next tail, whatever it expected.
+
+        Returns:
+            log-probabilities of shape [len(tails)][len(token_ids)].
+        """
+        ...
+
+    def metrics(self) -> bytes:
+        """The engine's own metrics in Prometheus' text format."""
+        ...
+
+    def running(self) -> int:
+        """How many requests are being worked on."""
+        ...
+
+
+class PlainTokenizer:
+    """One id per UTF-8 byte, plus a few control tokens, for engines without a model."""
+
+    CONTROL = ("<|start|>", "<|end|>")
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Bytes as ids 0…255; a control token becomes a single id above them, as real tokenizers do."""
+        ids: list[int] = []
+        for part in re.split("(" + "|".join(map(re.escape, self.CONTROL)) + ")", text):
+            if part in self.CONTROL:
+                ids.append(256 + self.CONTROL.index(part))
+            else:
+                ids += part.encode("utf-8", "surrogatepass")
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        out: list[str] = []
+        run = bytearray()
+        for i in ids:
+            if i < 256:
+                run.append(i)
+            else:
+                out += [run.decode("utf-8", "replace"), self.CONTROL[i - 256]]
+                run.clear()
+        out.append(run.decode("utf-8", "replace"))
+        return "".join(out)
+
+    def added_tokens(self) -> dict[str, int]:
+        return {token: 256 + i for i, token in enumerate(self.CONTROL)}
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        turns = "".join(f"<|start|>{m['role']}\n{m['content']}<|end|>\n" for m in messages)
+        return turns + "<|start|>assistant\n"
+
+
+Reply = Callable[[str], str]
+Odds = Callable[[str], float]
+
+
+def _echo(prompt: str) -> str:
+    """The last thing said, without the chat template around it."""
+    last = prompt.rsplit("<|start|>", 2)
+    body = last[-2] if len(last) > 2 else prompt
+    return body.removeprefix("user\n").split("<|end|>")[0]
+
+
+def _coin(prompt: str) -> float:
+    """Log-odds in [-4, 4] that depend on the prompt alone, so that the same prompt gets the same verdict."""
+    digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()
+    return (int.from_bytes(digest[:4], "big") / 2**32 - 0.5) * 8
+
+
+class ScriptedEngine:
+    """An engine without a model: `reply` makes its texts, `odds` its verdicts, both from the prompt's text.
+
+    It ships with the package (`vllm_server.py -m scripted`), so that everything above the model can be
+    tried and tested without one. By default it echoes, and its verdicts are coin flips that depend on
+    nothing but the prompt.
+
+    Args:
+        delay: seconds between words and before a reading, through `sleep`.
+    """
+
+    def __init__(
+        self,
+        reply: Reply = _echo,
+        odds: Odds = _coin,
+        *,
+        delay: float = 0.0,
+        context: int = 32768,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._reply = reply
+        self._odds = odds
+        self._delay = delay
+        self._sleep = sleep
+        self._running: set[str] = set()
+        self._info = EngineInfo(model="scripted", context=context, dtype="none")
+        self._tokenizer = PlainTokenizer()
+        self.dead = False
+        self.aborted: list[str] = []
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def tokenizer(self) -> PlainTokenizer:
+        return self._tokenizer
+
+    async def start(self) -> None:
+        self.dead = False
+
+    async def stop(self) -> None:
+        self._running.clear()
+
+    async def check_health(self) -> None:
+        if self.dead:
+            raise EngineDead("the scripted engine was told to be dead")
+
+    async def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        request_id: str,
+        adapter: str | None = None,
+        schema: dict[str, Any] | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> AsyncIterator[Generation]:
+        await self.check_health()
+        text = choices[0] if choices else self._reply(self._tokenizer.decode(prompt))
+        words = re.findall(r"\S+\s*|\s+", text)[: sampling.max_tokens] or [""]
+        self._running.add(request_id)
+        done = False
+        try:
+            so_far = ""
+            for index, word in enumerate(words):
+                await self._sleep(self._delay)
+                await self.check_health()
+                so_far += word
+                cut = _first_stop(so_far, sampling.stop)
+                last = cut is not None or index == len(words) - 1
+                shown = so_far if cut is None else so_far[:cut]
+                completion = Completion(shown, "stop" if last else None)
+                # Before the last word is handed out: the caller may never come back for more.
+                done = last
+                yield Generation((completion,) * sampling.n, len(prompt), 0, index + 1)
+                if last:
+                    break
+        finally:
+            self._running.discard(request_id)
+            if not done:
+                self.aborted.append(request_id)
+
+    async def read(
+        self,
+        prompt: Sequence[int],
+        tails: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        *,
+        request_id: str,
+        adapter: str | None = None,
+    ) -> Reading:
+        await self.check_health()
+        self._running.add(request_id)
+        try:
+            await self._sleep(self._delay)
+            await self.check_health()
+            ids = list(prompt)
+            rows = []
+            for tail in tails:
+                ids += tail
+                odds = self._odds(self._tokenizer.decode(ids))
+                # Two choices as probabilities that add up to one; any further one is impossible.
+                true = -_softplus(-odds)
+                false = -_softplus(odds)
+                rows.append([true, false][: len(token_ids)] + [-100.0] * (len(token_ids) - 2))
+            return Reading(rows, len(ids), 0)
+        finally:
+            self._running.discard(request_id)
+
+    def metrics(self) -> bytes:
+        return b""
+
+    def running(self) -> int:
+        return len(self._running)
+
+
+def _softplus(x: float) -> float:
+    """ln(1 + e^x) without overflow."""
+    from math import exp, log1p
+
+    return max(x, 0.0) + log1p(exp(-abs(x)))
+
+
+def _first_stop(text: str, stops: Sequence[str]) -> int | None:
+    found = [position for stop in stops if (position := text.find(stop)) >= 0]
+    return min(found) if found else None
