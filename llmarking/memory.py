@@ -1,0 +1,79 @@
+"""Tell before a download whether a model fits in the memory of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from llmarking.catalogue import GIB, ModelSpec, models
+from llmarking.errors import NotEnoughMemory
+
+CGROUP_FILES = (  # (limit, in use): version 2, then version 1
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+
+
+def ram_gib(cgroups: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the GiB of memory that are free, within the limit of a container if there is one."""
+    free = psutil.virtual_memory().available
+    for limit_name, used_name in CGROUP_FILES:
+        try:
+            limit = (cgroups / limit_name).read_text().strip()
+            used = int((cgroups / used_name).read_text())
+        except (OSError, ValueError):
+            continue
+        if limit.isdigit():
+            free = min(free, max(0, int(limit) - used))
+        break
+    return free / GIB
+
+
+def gpu_gib() -> tuple[float, ...]:
+    """Return the free GiB of every GPU this process may use, by nvidia-smi; empty without one."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = ["--query-gpu=index,uuid,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        result = subprocess.run(
+            [program, *query], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    free: dict[str, float] = {}
+    for line in result.stdout.splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == 3 and fields[2].isdigit():
+            free[fields[0]] = free[fields[1]] = int(fields[2]) / 1024
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(gib for name, gib in free.items() if name.isdigit())
+    return tuple(free[name.strip()] for name in visible.split(",") if name.strip() in free)
+
+
+def check_memory(spec: ModelSpec, available_gib: float, device: str) -> None:
+    """Raise NotEnoughMemory, with both numbers and models that fit, where the model needs more than
+    there is.
+
+    `available_gib` is what the model may use on `device` (cpu or cuda), over all GPUs it is spread
+    on. A model of unknown size passes.
+    """
+    need = spec.memory_gib
+    if need is None or need <= available_gib:
+        return
+    where = "GPU memory" if device == "cuda" else "memory"
+    fitting = sorted(
+        (m for m in models() if (m.parameters or 0) > 1 and (m.memory_gib or 0) <= available_gib),
+        key=lambda m: (m.trust_remote_code or m.gated, -(m.memory_gib or 0)),
+    )
+    names = ", ".join(f"{m.name} ({m.memory_gib} GiB)" for m in fitting[:3])
+    help_ = f"Models that fit: {names}" if names else "No model of the catalogue fits"
+    raise NotEnoughMemory(
+        f"{spec.name} needs about {need} GiB of {where} and {available_gib:.1f} GiB is free. "
+        f"{help_}"
+    )
