@@ -11,7 +11,7 @@ import ipaddress
 import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -51,7 +51,7 @@ class Site:
     """The address of a server and how to talk to it."""
 
     url: str
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     timeout: float
     retry: Retry
     loopback: bool
@@ -63,9 +63,10 @@ class Site:
         Raises:
             InputError: no such address or key can be.
         """
-        address = (url or os.environ.get("LLMARKING_URL") or DEFAULT_URL).strip().rstrip("/")
+        address = (url or os.environ.get("LLMARKING_URL") or DEFAULT_URL).strip()
         if "://" not in address:
             address = f"http://{address}"
+        address = address.rstrip("/")
         try:
             parsed = httpx.URL(address)
         except httpx.InvalidURL as error:
