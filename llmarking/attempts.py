@@ -71,7 +71,8 @@ class Site:
             parsed = httpx.URL(address)
         except httpx.InvalidURL as error:
             raise InputError(f"{address!r} is no server address: {error}", field="url") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query:
+        well_formed = parsed.scheme in ("http", "https") and parsed.host and not parsed.query
+        if not well_formed or not 0 < (parsed.port or 80) < 65_536:
             raise InputError(
                 f"{address!r} is no server address; one looks like {DEFAULT_URL}", field="url"
             )

@@ -17,14 +17,25 @@ from llmarking.errors import EngineDead
 
 
 class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that prompts are made with."""
+    """What prompts are made with; `tokenizing.py` has the real one."""
 
-    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+    def encode(self, text: str) -> list[int]:
+        """Ids of text that we wrote: control tokens in it are control tokens."""
+        ...
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of text that somebody else wrote: none of them is a control token, whatever it says."""
+        ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a whole prompt that the caller wrote, begun as the model expects a text to begin."""
+        ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
-    def added_tokens(self) -> dict[str, int]:
-        """Every token that is matched before the text is split, with its id."""
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of every token that is not made of ordinary text."""
         ...
 
     def render_chat(self, messages: Sequence[Message]) -> str:
@@ -117,15 +128,21 @@ class PlainTokenizer:
 
     CONTROL = ("<|start|>", "<|end|>")
 
-    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Bytes as ids 0…255; a control token becomes a single id above them, as real tokenizers do."""
         ids: list[int] = []
         for part in re.split("(" + "|".join(map(re.escape, self.CONTROL)) + ")", text):
             if part in self.CONTROL:
                 ids.append(256 + self.CONTROL.index(part))
             else:
-                ids += part.encode("utf-8", "surrogatepass")
+                ids += self.encode_plain(part)
         return ids
+
+    def encode_plain(self, text: str) -> list[int]:
+        return list(text.encode("utf-8", "replace"))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         out: list[str] = []
@@ -139,8 +156,9 @@ class PlainTokenizer:
         out.append(run.decode("utf-8", "replace"))
         return "".join(out)
 
-    def added_tokens(self) -> dict[str, int]:
-        return {token: 256 + i for i, token in enumerate(self.CONTROL)}
+    @property
+    def control_ids(self) -> frozenset[int]:
+        return frozenset(range(256, 256 + len(self.CONTROL)))
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         turns = "".join(f"<|start|>{m['role']}\n{m['content']}<|end|>\n" for m in messages)

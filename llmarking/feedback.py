@@ -40,7 +40,8 @@ def print_question(out: Console, question: Question) -> None:
 
 def print_answer(out: Console, answer: str) -> None:
     """A student's answer, set off from our own words."""
-    out.print(Padding(_text(answer) if answer.strip() else _text("(empty)", "dim"), (1, 0, 1, 2)))
+    shown = _text(answer) if answer.strip() else _text("(empty)", "dim")
+    out.print(Padding(shown, (1, 0, 1, 2), expand=False))
 
 
 class Feedback:
@@ -99,8 +100,11 @@ class Feedback:
         if teacher is not None:
             self._out.print(_text(compare(grade, teacher)))
         if grade.needs_review:
-            why = [FLAGS[flag] for flag in grade.flags] or [FLAGS[Flag.UNSURE]]
-            self._out.print(_text(f"A teacher should look: {'; '.join(why)}.", "yellow"))
+            why = "; ".join([FLAGS[flag] for flag in grade.flags] or [FLAGS[Flag.UNSURE]])
+            # The search for evidence may have made a point unsure that was printed as sure.
+            unsure = ", ".join(str(point.id) for point in grade.points if point.needs_review)
+            where = f" (point {unsure})" if unsure else ""
+            self._out.print(_text(f"A teacher should look{where}: {why}.", "yellow"))
         about = [grade.model, f"{grade.method} method", f"{grade.shots} examples"]
         about += [f"prompt {grade.prompt_version}"]
         if grade.method == "verdict":

@@ -101,9 +101,7 @@ def convert(source: Path, folder: Path) -> None:
     Raises ValueError for a pre-tokenizer not known here: its text would be split in another way
     than the model was trained on.
     """
-    import torch
     from gguf import GGUFReader
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     reader = GGUFReader(source)
     name = str(_value(reader, "tokenizer.ggml.pre"))
@@ -117,6 +115,9 @@ def convert(source: Path, folder: Path) -> None:
     context = int(_value(reader, f"{_value(reader, 'general.architecture')}.context_length"))
     sizes = {tensor.name: int(tensor.n_bytes) for tensor in reader.tensors}
     del reader
+
+    import torch  # after what can fail at once, for this takes seconds
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     AutoTokenizer.from_pretrained(**place).save_pretrained(folder)

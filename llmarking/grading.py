@@ -1,0 +1,453 @@
+"""Marks an answer: verdicts read from the model, calibrated, added up here, then explained.
+
+Knows neither HTTP nor vLLM. A student's text reaches the model only through `prompting`, and what comes back
+is a pair of log-probabilities per point, so there is no reply that could be malformed or obeyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from llmarking import evidence, prose
+from llmarking.calibration import Calibration, Calibrations
+from llmarking.domain import (
+    Completion,
+    Flag,
+    Grade,
+    Outcome,
+    Point,
+    Question,
+    Reading,
+    Sampling,
+    Verdict,
+)
+from llmarking.engine import Engine
+from llmarking.errors import InputError, PromptTooLong
+from llmarking.prompting import (
+    ClassPrompt,
+    Slots,
+    Template,
+    chat_ids,
+    class_prompt,
+    versions,
+)
+from llmarking.screening import Screening, screen
+
+DEFAULT_RISK = 0.1
+PROSE_TOKENS_PER_POINT = 96
+EXPLAIN_TOKENS = 160
+EXPLANATION: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "quote": {"type": "string", "maxLength": 300},
+        "reason": {"type": "string", "maxLength": 400},
+    },
+    "required": ["quote", "reason"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GradeOptions:
+    """How to grade, apart from what."""
+
+    method: Literal["verdict", "prose"] = "verdict"
+    shots: int = 0
+    explain: bool = False
+    risk: float | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """A grade with what is needed to get it again, and what it cost in tokens."""
+
+    grade: Grade
+    prompt_version: str
+    calibration: str | None
+    adapter: str | None
+    shots: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PointDecided:
+    """A point has its verdict."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class PointExplained:
+    """A point has its evidence and reason."""
+
+    verdict: Verdict
+
+
+Event = PointDecided | PointExplained | Graded
+
+
+class Shared:
+    """Runs the same piece of work once, for everybody who asks while it runs or while it is remembered."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._done: OrderedDict[Hashable, Any] = OrderedDict()
+        self._running: dict[Hashable, tuple[asyncio.Task[Any], list[int]]] = {}
+
+    async def get(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+        """The result of `work`, and whether somebody else had already asked for it.
+
+        The work is cancelled when the last of those who wait for it is.
+        """
+        if key in self._done:
+            self._done.move_to_end(key)
+            return self._done[key], True
+        running = self._running.get(key)
+        known = running is not None
+        if running is None:
+            task = asyncio.ensure_future(work())
+            running = (task, [0])
+            self._running[key] = running
+            task.add_done_callback(lambda finished: self._finish(key, finished))
+        task, waiting = running
+        waiting[0] += 1
+        try:
+            return await asyncio.shield(task), known
+        finally:
+            waiting[0] -= 1
+            if waiting[0] == 0 and not task.done():
+                self._running.pop(key, None)
+                task.cancel()
+
+    def _finish(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        if self._running.get(key, (None,))[0] is task:
+            del self._running[key]
+        if task.cancelled() or task.exception() is not None:
+            return
+        self._done[key] = task.result()
+        while len(self._done) > self._size:
+            self._done.popitem(last=False)
+
+
+class Grader:
+    """Grades answers on an engine.
+
+    Args:
+        remember: how many readings are kept, so that the same answer again costs nothing and gets the same
+            mark.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        calibrations: Calibrations | None = None,
+        *,
+        default_adapter: str | None = None,
+        remember: int = 50_000,
+    ) -> None:
+        self._engine = engine
+        self._calibrations = calibrations or Calibrations()
+        self._default_adapter = default_adapter
+        self._version = {method: versions(method)[-1] for method in ("verdict", "prose", "explain")}
+        self._prompts: OrderedDict[tuple[str, str], ClassPrompt] = OrderedDict()
+        self._readings = Shared(remember)
+
+    async def grade(self, question: Question, answer: str, options: GradeOptions) -> Graded:
+        """Grade one answer.
+
+        Raises:
+            PromptTooLong: question, examples and answer don't fit the context; nothing is ever cut.
+            InputError: more examples are asked for than the question has.
+            EngineError: the engine could not answer.
+        """
+        result: Graded | None = None
+        async for event in self.stream(question, answer, options):
+            if isinstance(event, Graded):
+                result = event
+        assert result is not None  # the stream ends with it, or raises
+        return result
+
+    async def stream(
+        self, question: Question, answer: str, options: GradeOptions
+    ) -> AsyncIterator[Event]:
+        """Grade one answer and tell what is known as soon as it is: points, explanations, the grade."""
+        if options.shots > len(question.examples):
+            raise InputError(
+                f"shots is {options.shots}, but the question has {len(question.examples)} graded "
+                "examples; add some or lower shots",
+                field="shots",
+            )
+        screening = screen(answer, question)
+        if options.method == "prose":
+            graded = await self._prose(question, screening, options)
+        else:
+            graded = await self._verdicts(question, screening, options)
+        for verdict in graded.grade.verdicts:
+            yield PointDecided(verdict)
+        if options.explain and options.method == "verdict":
+            bar = self._bar(self._calibration(graded.prompt_version, graded.adapter), options.risk)
+            explaining = [
+                asyncio.ensure_future(self._explain(question, screening.text, verdict, bar))
+                for verdict in graded.grade.verdicts
+            ]
+            verdicts = []
+            tokens = [0, 0]
+            try:
+                for task in explaining:
+                    verdict, prompt_tokens, completion_tokens = await task
+                    verdicts.append(verdict)
+                    tokens[0] += prompt_tokens
+                    tokens[1] += completion_tokens
+                    yield PointExplained(verdict)
+            finally:
+                for task in explaining:
+                    task.cancel()
+            flags = list(graded.grade.flags)
+            if any(v.held and v.evidence is None for v in verdicts):
+                flags.append(Flag.NO_EVIDENCE)
+            if any(v.needs_review for v in verdicts) and Flag.UNSURE not in flags:
+                flags.append(Flag.UNSURE)
+            graded = replace(
+                graded,
+                grade=replace(graded.grade, verdicts=tuple(verdicts), flags=tuple(flags)),
+                prompt_tokens=graded.prompt_tokens + tokens[0],
+                completion_tokens=graded.completion_tokens + tokens[1],
+            )
+        yield graded
+
+    def calibration_for(self, shots: int, adapter: str | None) -> Calibration | None:
+        """The calibration that a grade with these options would use."""
+        template = Template("verdict", shots, self._version["verdict"])
+        return self._calibration(template.name, adapter or self._default_adapter)
+
+    def _calibration(self, prompt: str, adapter: str | None) -> Calibration | None:
+        return self._calibrations.find(self._engine.info.model, adapter, prompt)
+
+    @staticmethod
+    def _bar(calibration: Calibration | None, risk: float | None) -> float:
+        wanted = DEFAULT_RISK if risk is None else risk
+        return 1.0 - wanted if calibration is None else calibration.confidence_for(wanted)
+
+    async def _verdicts(
+        self, question: Question, screening: Screening, options: GradeOptions
+    ) -> Graded:
+        adapter = options.adapter or self._default_adapter
+        template = Template("verdict", options.shots, self._version["verdict"])
+        calibration = self._calibration(template.name, adapter)
+        bar = self._bar(calibration, options.risk)
+        shots = options.shots
+        if not any(c.isalnum() for c in screening.text):
+            # There is nothing a point could be stated with, and nothing for a model to look at.
+            verdicts = tuple(Verdict(point, held=False, probability=0.0) for point in question.points)
+            grade = Grade(question, verdicts, screening.flags)
+            return Graded(grade, template.name, _identity(calibration), adapter, shots, 0, 0)
+        fingerprint = _fingerprint(question, shots)
+        prompt = self._class_prompt(question, fingerprint, template, shots).with_answer(
+            screening.text, self._engine.tokenizer
+        )
+        limit = self._engine.info.context - 1
+        if prompt.length > limit:
+            raise PromptTooLong(prompt.length, limit, field="answer")
+
+        async def read() -> Reading:
+            return await self._engine.read(
+                prompt.ids,
+                prompt.tails,
+                prompt.token_ids,
+                request_id=f"grade-{uuid.uuid4().hex}",
+                adapter=adapter,
+            )
+
+        key = (fingerprint, template.name, adapter, screening.key)
+        reading, known = await self._readings.get(key, read)
+        verdicts = tuple(
+            _verdict(point, row[0] - row[1], calibration, bar)
+            for point, row in zip(question.points, reading.logprobs, strict=True)
+        )
+        flags = list(screening.flags)
+        if any(v.needs_review for v in verdicts):
+            flags.append(Flag.UNSURE)
+        return Graded(
+            Grade(question, verdicts, tuple(flags)),
+            template.name,
+            _identity(calibration),
+            adapter,
+            shots,
+            reading.prompt_tokens,
+            reading.prompt_tokens if known else reading.cached_tokens,
+        )
+
+    def _class_prompt(
+        self, question: Question, fingerprint: str, template: Template, shots: int
+    ) -> ClassPrompt:
+        key = (fingerprint, template.name)
+        if key not in self._prompts:
+            self._prompts[key] = class_prompt(
+                question, question.examples[:shots], template, self._engine.tokenizer
+            )
+            while len(self._prompts) > 1024:
+                self._prompts.popitem(last=False)
+        self._prompts.move_to_end(key)
+        return self._prompts[key]
+
+    async def _prose(
+        self, question: Question, screening: Screening, options: GradeOptions
+    ) -> Graded:
+        template = Template("prose", options.shots, self._version["prose"])
+        slots = Slots()
+        variables = {
+            "question": slots.hold(question.text),
+            "full_mark": f"{question.full_mark:g}",
+            "points": [
+                {"id": p.id, "mark": f"{p.mark:g}", "text": slots.hold(p.text)} for p in question.points
+            ],
+            "examples": [
+                {
+                    "answer": slots.hold(e.answer),
+                    "points": [
+                        {
+                            "id": p.id,
+                            "mark": f"{p.mark:g}",
+                            "verdict": e.verdicts[p.id],
+                            "reason": slots.hold(e.reasons.get(p.id) or "as marked by the teacher"),
+                        }
+                        for p in question.points
+                    ],
+                }
+                for e in question.examples[: options.shots]
+            ],
+            "answer": slots.hold(screening.text),
+        }
+        ids = chat_ids(template, variables, slots, self._engine.tokenizer)
+        room = self._engine.info.context - len(ids)
+        wanted = PROSE_TOKENS_PER_POINT * len(question.points) + 64
+        if room < 32 * len(question.points):
+            limit = self._engine.info.context - 32 * len(question.points)
+            raise PromptTooLong(len(ids), limit, field="answer")
+        text, tokens, cached, produced = await self._generate(
+            ids, Sampling(max_tokens=min(wanted, room)), adapter=options.adapter
+        )
+        reading = prose.parse(text.text, [p.id for p in question.points])
+        verdicts = tuple(
+            Verdict(
+                point,
+                held=(found := reading.verdicts[point.id]).held,
+                outcome=found.outcome,
+                reason=found.reason,
+                needs_review=found.outcome is not Outcome.DECIDED,
+            )
+            for point in question.points
+        )
+        flags = [*screening.flags, *([Flag.FORMAT] if reading.failures else [])]
+        return Graded(
+            Grade(question, verdicts, tuple(flags)),
+            template.name,
+            None,
+            options.adapter,
+            options.shots,
+            tokens,
+            cached,
+            produced,
+        )
+
+    async def _explain(
+        self, question: Question, answer: str, verdict: Verdict, bar: float
+    ) -> tuple[Verdict, int, int]:
+        """Evidence and reason for a verdict that stands; the verdict itself cannot change any more."""
+        template = Template("explain", 0, self._version["explain"])
+        slots = Slots()
+        variables = {
+            "question": slots.hold(question.text),
+            "point": slots.hold(verdict.point.text),
+            "held": bool(verdict.held),
+            "answer": slots.hold(answer),
+        }
+        ids = chat_ids(template, variables, slots, self._engine.tokenizer)
+        if len(ids) + EXPLAIN_TOKENS > self._engine.info.context or not answer.strip():
+            return verdict, 0, 0
+        text, tokens, _, produced = await self._generate(
+            ids, Sampling(max_tokens=EXPLAIN_TOKENS), schema=EXPLANATION
+        )
+        quote, reason = _explanation(text.text)
+        found = evidence.locate(quote, answer) if verdict.held and quote else None
+        probability = verdict.probability
+        if verdict.held and found is None and probability is not None:
+            # Nothing in the answer could be pointed at: half as far from a coin flip as before.
+            probability = 0.5 + (probability - 0.5) / 2
+        explained = replace(
+            verdict,
+            evidence=found,
+            reason=reason or None,
+            probability=probability,
+            needs_review=verdict.needs_review
+            or (probability is not None and max(probability, 1 - probability) < bar),
+        )
+        return explained, tokens, produced
+
+    async def _generate(
+        self,
+        ids: list[int],
+        sampling: Sampling,
+        *,
+        adapter: str | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> tuple[Completion, int, int, int]:
+        last = None
+        async for so_far in self._engine.generate(
+            ids, sampling, request_id=f"text-{uuid.uuid4().hex}", adapter=adapter, schema=schema
+        ):
+            last = so_far
+        if last is None:
+            return Completion("", "abort"), len(ids), 0, 0
+        return last.completions[0], last.prompt_tokens, last.cached_tokens, last.completion_tokens
+
+
+def _verdict(point: Point, odds: float, calibration: Calibration | None, bar: float) -> Verdict:
+    probability = (calibration or _PLAIN).probability(odds)
+    return Verdict(
+        point,
+        held=probability >= 0.5,
+        probability=probability,
+        raw=odds,
+        needs_review=max(probability, 1 - probability) < bar,
+    )
+
+
+_PLAIN = Calibration(model="", prompt="")
+
+
+def _identity(calibration: Calibration | None) -> str | None:
+    return calibration.identity if calibration else None
+
+
+def _fingerprint(question: Question, shots: int) -> str:
+    """A hash of everything about a question that the model sees."""
+    seen = [
+        question.text,
+        question.reference,
+        [[p.id, p.mark, p.cases] for p in question.points],
+        [[e.answer, sorted(e.verdicts.items())] for e in question.examples[:shots]],
+    ]
+    text = json.dumps(seen, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _explanation(text: str) -> tuple[str, str]:
+    """Quote and reason from a reply that follows the schema, or was cut off in the middle of it."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return "", ""
+    if not isinstance(data, dict):
+        return "", ""
+    return str(data.get("quote", "")).strip(), " ".join(str(data.get("reason", "")).split())

@@ -1,0 +1,65 @@
+"""Reads verdicts from free text: lines like ``<Point1:2> *True* (the student says so)``.
+
+Tolerant of spacing, case and decoration; strict in counting. What is missing, doubled or surplus is an
+outcome of its own and never guessed, and the teacher's marks are not known here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmarking.domain import Outcome
+
+_LINE = re.compile(
+    r"<?\s*Point\s*(?P<id>\d{1,4})\s*(?::\s*[\w.,]{0,12}\s*)?>?"
+    r"[\s:*_`\-–—]{0,12}(?P<verdict>True|False)\b[\s*_`:.\-–—]{0,12}"
+    r"(?P<reason>\([^\n]*\)|[^\n]*)",
+    re.IGNORECASE,
+)
+_MENTION = re.compile(r"<\s*Point\s*(?P<id>\d{1,4})\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ProseVerdict:
+    """What a reply says about one point. `held` is None unless exactly one verdict was read."""
+
+    outcome: Outcome
+    held: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProseReading:
+    """Verdicts by point id, and the ids the reply made up."""
+
+    verdicts: dict[int, ProseVerdict]
+    surplus: tuple[int, ...]
+
+    @property
+    def failures(self) -> int:
+        """Points without a readable verdict, plus invented ones."""
+        failed = sum(v.outcome is not Outcome.DECIDED for v in self.verdicts.values())
+        return failed + len(self.surplus)
+
+
+def parse(reply: str, point_ids: Sequence[int]) -> ProseReading:
+    """Read a reply against the ids that were asked for; never raises."""
+    found: dict[int, list[tuple[bool, str]]] = {}
+    for match in _LINE.finditer(reply):
+        reason = match["reason"].strip().removeprefix("(").removesuffix(")").strip()
+        found.setdefault(int(match["id"]), []).append((match["verdict"].lower() == "true", reason))
+    mentioned = {int(match["id"]) for match in _MENTION.finditer(reply)}
+    verdicts = {}
+    for point_id in point_ids:
+        lines = found.get(point_id, [])
+        if len(lines) == 1:
+            verdicts[point_id] = ProseVerdict(Outcome.DECIDED, lines[0][0], lines[0][1] or None)
+        elif lines:
+            verdicts[point_id] = ProseVerdict(Outcome.DUPLICATED)
+        elif point_id in mentioned:
+            verdicts[point_id] = ProseVerdict(Outcome.UNREADABLE)
+        else:
+            verdicts[point_id] = ProseVerdict(Outcome.MISSING)
+    return ProseReading(verdicts, tuple(sorted(set(found) - set(point_ids))))

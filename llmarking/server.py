@@ -1,0 +1,581 @@
+"""The HTTP service: `create_app(engine, settings)` is everything a client can reach.
+
+The engine is started and stopped in the lifespan; importing this module starts nothing. The app knows HTTP,
+`grading` knows marking, the engine knows tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from math import exp, fsum
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from llmarking import __version__, apidocs, problems
+from llmarking.admission import Gate
+from llmarking.domain import Generation, Message
+from llmarking.engine import Engine
+from llmarking.errors import EngineDead, EngineError, InputError, PromptTooLong
+from llmarking.grading import (
+    Event,
+    Graded,
+    GradeOptions,
+    Grader,
+    PointDecided,
+)
+from llmarking.middleware import ApiKeys, BodyLimit, RequestId
+from llmarking.problems import problem
+from llmarking.prompting import conversation_ids
+from llmarking.protocol import (
+    ChoiceProbability,
+    GenerateRequest,
+    GenerateResponse,
+    GradeRequest,
+    GradeResponse,
+    ModelCard,
+    PointResult,
+    Problem,
+    Usage,
+)
+from llmarking.settings import ServerSettings
+
+log = logging.getLogger("llmarking.server")
+T = TypeVar("T")
+HEALTH_INTERVAL = 1.0
+
+
+class Service:
+    """What the routes share: the engine and its state, the grader, the gate, the counters."""
+
+    def __init__(
+        self, engine: Engine, settings: ServerSettings, on_death: Callable[[str], None]
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.gate = Gate(settings.max_queue)
+        self.failure: str | None = None
+        self.ready = asyncio.Event()
+        self.grader: Grader | None = None
+        self._on_death = on_death
+        self.registry = CollectorRegistry()
+        self.graded = Counter(
+            "llmarking_answers_graded_total", "Answers graded.", ["method"], registry=self.registry
+        )
+        self.points = Counter(
+            "llmarking_points_decided_total", "Points decided.", ["outcome"], registry=self.registry
+        )
+        self.prompt_tokens = Counter(
+            "llmarking_prompt_tokens_total", "Prompt tokens.", ["cached"], registry=self.registry
+        )
+        Gauge(
+            "llmarking_requests_held", "Accepted and unfinished.", registry=self.registry
+        ).set_function(lambda: self.gate.held)
+
+    async def run(self) -> None:
+        """Load the engine, then watch it; says so once when it fails or dies."""
+        try:
+            await self.engine.start()
+            self.grader = Grader(self.engine, default_adapter=self.settings.default_adapter)
+            if self.grader.calibration_for(0, None) is None:
+                log.warning(
+                    "no calibration for %s: probabilities are the model's own, which are too lenient",
+                    self.engine.info.model,
+                )
+            self.ready.set()
+            log.info("ready: %s, context %d", self.engine.info.model, self.engine.info.context)
+            while True:
+                await asyncio.sleep(HEALTH_INTERVAL)
+                await self.engine.check_health()
+        except Exception as error:
+            self.failure = str(error) or type(error).__name__
+            self.ready.clear()
+            log.error("the engine has failed: %s", self.failure)
+            self._on_death(self.failure)
+
+    def require_ready(self) -> Grader:
+        """The grader, once the engine can work.
+
+        Raises:
+            EngineDead: it cannot any more.
+            NotReady: it cannot yet.
+        """
+        if self.failure is not None:
+            raise EngineDead(f"the engine has failed: {self.failure}")
+        if self.grader is None or not self.ready.is_set():
+            raise NotReady("the model is still being loaded; /health/ready tells when it is done")
+        return self.grader
+
+
+class NotReady(EngineDead):
+    """The engine is still loading; like a dead one it answers 503, but it will come."""
+
+
+def create_app(
+    engine: Engine,
+    settings: ServerSettings | None = None,
+    *,
+    on_death: Callable[[str], None] = lambda reason: None,
+) -> FastAPI:
+    """The application around one engine.
+
+    Args:
+        on_death: called once with the reason when the engine can't be started or dies.
+    """
+    settings = settings or ServerSettings()
+    service = Service(engine, settings, on_death)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Loading takes minutes; the health checks answer meanwhile.
+        watcher = asyncio.create_task(service.run())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+            await engine.stop()
+
+    app = FastAPI(
+        title="LLMarking",
+        version=__version__,
+        description=apidocs.DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses={
+            422: {"model": Problem, "description": "Wrong input: which field, and what to do"},
+            429: {"model": Problem, "description": "Busy; Retry-After says when to come back"},
+            503: {"model": Problem, "description": "Loading, or the engine has failed"},
+        },
+    )
+    app.state.service = service
+    app.include_router(router)
+    apidocs.attach(app)
+    problems.install(app)
+    if settings.api_keys:
+        app.add_middleware(ApiKeys, keys=settings.api_keys)
+    app.add_middleware(BodyLimit, limit=settings.max_body)
+    app.add_middleware(RequestId)
+    return app
+
+
+router = APIRouter()
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+@router.post("/generate", response_model=GenerateResponse, tags=["text"])
+async def generate(body: GenerateRequest, request: Request) -> Response:
+    """Free text from the model, whole or streamed; or the probabilities of given choices.
+
+    A stream is one JSON object a line, `{"text": [...]}`, with the whole text so far.
+    """
+    service = _service(request)
+    service.require_ready()
+    prompts = _prompts(body, service.engine)
+    if body.stream:
+        if len(prompts) > 1:
+            raise InputError("a stream takes one prompt; send several requests", field="stream")
+        lines = _stream_text(service, prompts[0], body)
+        return await _streaming(request, body.n, lines, "application/x-ndjson")
+    with service.gate.admit(len(prompts) * body.n):
+        if body.choices is not None:
+            work = _all([_choose(service, ids, body.choices, body.adapter) for ids in prompts])
+            return _json(await until_disconnect(request, work), _choices_response(service, body.choices))
+        results = await until_disconnect(
+            request, _all([_complete(service, ids, body) for ids in prompts])
+        )
+    for result in results:
+        _count(service, result.prompt_tokens, result.cached_tokens)
+    return JSONResponse(
+        GenerateResponse(
+            text=[c.text for r in results for c in r.completions],
+            model=service.engine.info.model,
+            finish_reasons=[c.finish_reason or "abort" for r in results for c in r.completions],
+            usage=Usage(
+                prompt_tokens=sum(r.prompt_tokens for r in results),
+                cached_tokens=sum(r.cached_tokens for r in results),
+                completion_tokens=sum(r.completion_tokens for r in results),
+            ),
+        ).model_dump(exclude_none=True)
+    )
+
+
+@router.post("/grade", response_model=GradeResponse, tags=["marking"])
+async def grade(body: GradeRequest, request: Request) -> Response:
+    """Mark one answer point by point.
+
+    With `stream`, server-sent events: `point` for every verdict, `reason` for every explanation, `grade` with
+    the whole at the end, or `error`.
+    """
+    service = _service(request)
+    grader = service.require_ready()
+    try:
+        question = body.question.question()
+    except ValueError as error:
+        raise InputError(f"question.examples: {error}", field="question.examples") from error
+    options = GradeOptions(
+        method=body.method,
+        shots=body.shots,
+        explain=body.explain,
+        risk=body.risk,
+        adapter=body.adapter,
+    )
+    if body.stream:
+        events = _grade_events(service, grader.stream(question, body.answer, options), body)
+        return await _streaming(request, 1, events, "text/event-stream")
+    with service.gate.admit():
+        graded = await until_disconnect(request, grader.grade(question, body.answer, options))
+    return JSONResponse(_grade_response(service, graded, body).model_dump(mode="json"))
+
+
+@router.get("/models", response_model=dict[str, list[ModelCard]], tags=["server"])
+async def models(request: Request) -> dict[str, list[ModelCard]]:
+    """What this server runs."""
+    service = _service(request)
+    grader = service.require_ready()
+    info = service.engine.info
+    calibration = grader.calibration_for(0, None)
+    return {
+        "models": [
+            ModelCard(
+                model=info.model,
+                context=info.context,
+                revision=info.revision,
+                dtype=info.dtype,
+                adapters=list(info.adapters),
+                versions={"llmarking": __version__, **info.versions},
+                calibration=calibration.identity if calibration else None,
+            )
+        ]
+    }
+
+
+@router.get("/adapters", tags=["server"])
+async def adapters(request: Request) -> dict[str, list[str]]:
+    """Adapters that `adapter` may name."""
+    service = _service(request)
+    service.require_ready()
+    return {"adapters": list(service.engine.info.adapters)}
+
+
+@router.get("/health/live", response_class=PlainTextResponse, tags=["server"])
+async def live() -> str:
+    """The process answers."""
+    return "alive\n"
+
+
+@router.get("/health/ready", response_class=PlainTextResponse, tags=["server"])
+async def ready(request: Request) -> str:
+    """The model is loaded and its engine runs; 503 otherwise."""
+    service = _service(request)
+    service.require_ready()
+    await service.engine.check_health()
+    return "ready\n"
+
+
+@router.get("/metrics", tags=["server"])
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics: ours, then the engine's own."""
+    service = _service(request)
+    body = generate_latest(service.registry) + service.engine.metrics()
+    return Response(body, media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/models", tags=["openai"])
+async def openai_models(request: Request) -> Response:
+    """vLLM's own model list, as OpenAI clients expect it."""
+    return JSONResponse(await _openai(request).models())
+
+
+@router.post("/v1/chat/completions", tags=["openai"])
+async def openai_chat(request: Request) -> Response:
+    """vLLM's own chat completions on the same engine; tools, media and schemas are refused."""
+    serving = _openai(request)
+    service = _service(request)
+    try:
+        body = await request.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise InputError("the body must be a JSON object")
+    samples = body.get("n") if isinstance(body.get("n"), int) else 1
+    if body.get("stream"):
+        # Errors of a malformed request must come before the stream does.
+        status, events = await serving.chat(body)
+        if isinstance(events, dict):
+            return JSONResponse(events, status)
+        return await _streaming(request, samples or 1, events, "text/event-stream")
+    with service.gate.admit(samples or 1):
+        status, result = await until_disconnect(request, serving.chat(body))
+    return JSONResponse(result, status)
+
+
+def _openai(request: Request) -> Any:
+    service = _service(request)
+    service.require_ready()
+    make = getattr(service.engine, "openai_serving", None)
+    if make is None:
+        raise InputError(f"{service.engine.info.model} has no OpenAI-compatible interface")
+    if not hasattr(request.app.state, "openai"):
+        request.app.state.openai = make()
+    return request.app.state.openai
+
+
+class ClientGone(EngineError):
+    """The client closed the connection; nobody reads the answer."""
+
+
+async def until_disconnect(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled as soon as the client is gone.
+
+    Raises:
+        ClientGone: it went first.
+    """
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.create_task(gone())
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone("the client closed the connection")
+    finally:
+        for pending in (task, watcher):
+            pending.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
+    """All results in order; if one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _streaming(
+    request: Request, units: int, chunks: AsyncIterator[str], media_type: str
+) -> StreamingResponse:
+    """A streamed response that holds its place in the queue until it ends, however it ends.
+
+    The first chunk is awaited before the status line goes out: until then an error can still be a status.
+    """
+    service = _service(request)
+
+    async def admitted() -> AsyncIterator[str]:
+        with service.gate.admit(units):
+            async with contextlib.aclosing(chunks) as closing:  # type: ignore[type-var]
+                async for chunk in closing:
+                    yield chunk
+
+    stream = admitted()
+    try:
+        first = await until_disconnect(request, anext(stream))
+    except StopAsyncIteration:
+        first = ""
+
+    async def resumed() -> AsyncIterator[str]:
+        async with contextlib.aclosing(stream) as rest:  # type: ignore[type-var]
+            yield first
+            async for chunk in rest:
+                yield chunk
+
+    return StreamingResponse(resumed(), media_type=media_type)
+
+
+def _prompts(body: GenerateRequest, engine: Engine) -> list[list[int]]:
+    if body.messages is not None:
+        turns: list[Message] = [{"role": m.role, "content": m.content} for m in body.messages]
+        prompts = [conversation_ids(turns, engine.tokenizer)]
+        field = "messages"
+    else:
+        texts = [body.prompt] if isinstance(body.prompt, str) else list(body.prompt or ())
+        prompts = [engine.tokenizer.encode_prompt(text) for text in texts]
+        field = "prompt"
+    limit = engine.info.context - 1
+    for number, ids in enumerate(prompts):
+        if len(ids) > limit:
+            where = f"{field}.{number}" if len(prompts) > 1 else field
+            raise PromptTooLong(len(ids), limit, field=where)
+        if not ids:
+            raise InputError("an empty prompt can't be completed", field=field)
+    return prompts
+
+
+async def _generations(
+    service: Service, ids: list[int], body: GenerateRequest
+) -> AsyncIterator[Generation]:
+    sampling = body.sampling()
+    room = service.engine.info.context - len(ids)
+    if sampling.max_tokens > room:
+        from dataclasses import replace
+
+        sampling = replace(sampling, max_tokens=room)
+    stream = service.engine.generate(
+        ids, sampling, request_id=f"text-{uuid.uuid4().hex}", adapter=body.adapter
+    )
+    async with contextlib.aclosing(stream) as generations:  # type: ignore[type-var]
+        async for generation in generations:
+            yield generation
+
+
+async def _complete(service: Service, ids: list[int], body: GenerateRequest) -> Generation:
+    last = None
+    async for generation in _generations(service, ids, body):
+        last = generation
+    if last is None:
+        raise EngineError("the engine ended without an answer")
+    return last
+
+
+async def _stream_text(
+    service: Service, ids: list[int], body: GenerateRequest
+) -> AsyncIterator[str]:
+    started = False
+    try:
+        async for generation in _generations(service, ids, body):
+            yield json.dumps({"text": [c.text for c in generation.completions]}) + "\n"
+            started = True
+    except Exception as error:
+        if not started:
+            raise
+        # The status line is long gone; the last line says what happened instead.
+        yield json.dumps({"error": problem(error)}) + "\n"
+
+
+async def _choose(
+    service: Service, ids: list[int], choices: Sequence[str], adapter: str | None
+) -> tuple[list[float], int, int]:
+    """Probability of each choice as the continuation of a prompt, normalised over the choices."""
+    tokenizer = service.engine.tokenizer
+
+    async def log_probability(choice: str) -> tuple[float, int, int]:
+        tokens = tokenizer.encode_plain(choice)
+        if not tokens:
+            raise InputError(f"the model has no tokens for the choice {choice!r}", field="choices")
+        wanted = list(dict.fromkeys(tokens))
+        # An empty first tail reads what follows the prompt itself.
+        reading = await service.engine.read(
+            ids,
+            [[], *([token] for token in tokens[:-1])],
+            wanted,
+            request_id=f"choice-{uuid.uuid4().hex}",
+            adapter=adapter,
+        )
+        total = fsum(row[wanted.index(t)] for row, t in zip(reading.logprobs, tokens, strict=True))
+        return total, reading.prompt_tokens, reading.cached_tokens
+
+    results = await _all([log_probability(choice) for choice in choices])
+    top = max(total for total, _, _ in results)
+    weights = [exp(total - top) for total, _, _ in results]
+    return (
+        [weight / fsum(weights) for weight in weights],
+        sum(tokens for _, tokens, _ in results),
+        sum(cached for _, _, cached in results),
+    )
+
+
+def _choices_response(
+    service: Service, choices: Sequence[str]
+) -> Callable[[list[tuple[list[float], int, int]]], GenerateResponse]:
+    def make(results: list[tuple[list[float], int, int]]) -> GenerateResponse:
+        listed = [
+            [
+                ChoiceProbability(text=c, probability=p)
+                for c, p in zip(choices, probabilities, strict=True)
+            ]
+            for probabilities, _, _ in results
+        ]
+        return GenerateResponse(
+            text=[max(options, key=lambda o: o.probability).text for options in listed],
+            model=service.engine.info.model,
+            finish_reasons=["choice"] * len(listed),
+            choices=listed,
+            usage=Usage(
+                prompt_tokens=sum(r[1] for r in results), cached_tokens=sum(r[2] for r in results)
+            ),
+        )
+
+    return make
+
+
+def _json(result: T, make: Callable[[T], GenerateResponse]) -> Response:
+    return JSONResponse(make(result).model_dump(exclude_none=True))
+
+
+async def _grade_events(
+    service: Service, events: AsyncIterator[Event], body: GradeRequest
+) -> AsyncIterator[str]:
+    started = False
+    try:
+        async with contextlib.aclosing(events) as closing:  # type: ignore[type-var]
+            async for event in closing:
+                started = True
+                if isinstance(event, Graded):
+                    yield _sse("grade", _grade_response(service, event, body).model_dump(mode="json"))
+                elif isinstance(event, PointDecided):
+                    yield _sse("point", PointResult.of(event.verdict).model_dump(mode="json"))
+                else:
+                    verdict = event.verdict
+                    yield _sse(
+                        "reason",
+                        {
+                            "id": verdict.point.id,
+                            "evidence": verdict.evidence,
+                            "reason": verdict.reason,
+                        },
+                    )
+    except Exception as error:
+        if not started:
+            raise
+        yield _sse("error", problem(error))
+
+
+def _sse(event: str, data: dict[str, Any]) -> str:
+    return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def _grade_response(service: Service, graded: Graded, body: GradeRequest) -> GradeResponse:
+    service.graded.labels(method=body.method).inc()
+    for verdict in graded.grade.verdicts:
+        service.points.labels(outcome=verdict.outcome.value).inc()
+    _count(service, graded.prompt_tokens, graded.cached_tokens)
+    return GradeResponse.of(
+        graded.grade,
+        model=service.engine.info.model,
+        adapter=graded.adapter,
+        method=body.method,
+        shots=graded.shots,
+        prompt_version=graded.prompt_version,
+        calibration=graded.calibration,
+        usage=Usage(
+            prompt_tokens=graded.prompt_tokens,
+            cached_tokens=graded.cached_tokens,
+            completion_tokens=graded.completion_tokens,
+        ),
+    )
+
+
+def _count(service: Service, prompt_tokens: int, cached_tokens: int) -> None:
+    service.prompt_tokens.labels(cached="yes").inc(cached_tokens)
+    service.prompt_tokens.labels(cached="no").inc(max(0, prompt_tokens - cached_tokens))

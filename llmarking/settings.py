@@ -1,0 +1,49 @@
+"""One frozen settings class per program: defaults live here, scripts fill them from their arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmarking.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How the server listens and what it accepts.
+
+    Attributes:
+        api_keys: when there is any, every route but the two health checks needs one of them.
+        max_queue: answers and samples that may be accepted and unfinished at once.
+        max_body: bytes of a request body.
+        drain_seconds: how long running requests may take after SIGTERM.
+        calibration_folder: where calibrations are looked for; None means the shipped ones.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    max_queue: int = 1024
+    max_body: int = 32 << 20
+    drain_seconds: int = 30
+    allowed_hosts: tuple[str, ...] = ("*",)
+    default_adapter: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise InputError(f"--port {self.port}: a port is between 0 and 65535", field="port")
+        if self.max_queue < 1:
+            raise InputError(f"--max-queue {self.max_queue}: must be at least 1", field="max_queue")
+        for key in self.api_keys:
+            if len(key) < 8 or not key.isascii() or any(c.isspace() for c in key):
+                raise InputError(
+                    "--api-key: a key has at least 8 characters, all of them ASCII and none a space",
+                    field="api_key",
+                )
+
+
+def api_keys(given: list[str] | None, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Keys from the command line, then those in LLMARKING_API_KEYS (separated by commas or spaces)."""
+    inherited = environ.get("LLMARKING_API_KEYS", "").replace(",", " ").split()
+    return tuple(dict.fromkeys([*(given or []), *inherited]))

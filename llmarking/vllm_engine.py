@@ -1,0 +1,402 @@
+"""The engine that runs models: vLLM's AsyncLLM. Only this and its `vllm_*` neighbours import vllm.
+
+vLLM's environment is read when it is first imported, so it is imported when the engine starts and not before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llmarking.domain import Completion, Generation, Reading, Sampling
+from llmarking.engine import EngineInfo
+from llmarking.errors import EngineDead, EngineError, InputError, UnknownModelError
+from llmarking.tokenizing import HubTokenizer
+
+log = logging.getLogger("llmarking.engine")
+
+GIB = 1 << 30
+
+
+def prepare_environment(*, gpu: bool) -> None:
+    """Set what vLLM reads from the environment; what the operator has set stays."""
+    defaults = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Weights are local by now; nothing may be fetched while serving.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_MAX_N_SEQUENCES": "128",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
+    if not gpu:
+        cores = sorted(os.sched_getaffinity(0))
+        # One core is left to HTTP and tokenizing where there are enough of them.
+        used = cores[:-1] if len(cores) > 4 else cores
+        available = psutil.virtual_memory().available // GIB
+        defaults |= {
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, used)),
+            "VLLM_CPU_KVCACHE_SPACE": str(max(1, min(40, available // 5))),
+        }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def engine_arguments(
+    folder: Path, name: str, extra: Sequence[str], *, gpu: bool, context: int, tensor_parallel: int
+) -> Any:
+    """vLLM's engine arguments: our defaults for this machine, then what the operator passed on.
+
+    Args:
+        extra: vLLM's own command-line flags, which win over the defaults.
+        context: what the model can hold, in tokens.
+
+    Raises:
+        InputError: vLLM does not know a flag or refuses its value; its own words are in the message.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    class Parser(FlexibleArgumentParser):  # type: ignore[misc]
+        def error(self, message: str) -> Any:
+            raise InputError(f"vLLM's engine arguments: {message} (see --engine-help)")
+
+    parser = AsyncEngineArgs.add_cli_args(Parser(prog="vllm_server.py"))
+    defaults = [
+        "--model", str(folder),
+        "--served-model-name", name,
+        "--max-model-len", str(min(context, 16_384 if gpu else 4_096)),
+        "--enable-prefix-caching",
+        # The model's own generation_config would change sampling defaults behind the caller's back.
+        "--generation-config", "vllm",
+    ]  # fmt: skip
+    if gpu:
+        defaults += ["--tensor-parallel-size", str(tensor_parallel)]
+    else:
+        # Compiling takes a minute at every start and gains little on a CPU.
+        defaults += ["--enforce-eager", "--max-num-seqs", "128", "--block-size", "32"]
+    namespace: argparse.Namespace = parser.parse_args([*defaults, *extra])
+    arguments = AsyncEngineArgs.from_cli_args(namespace)
+    arguments.logits_processors = [
+        *(arguments.logits_processors or []),
+        "llmarking.vllm_forcing:ForcedTokens",
+    ]
+    return arguments
+
+
+def engine_help() -> str:
+    """The help text of vLLM's own engine arguments."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    return str(AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="vLLM")).format_help())
+
+
+class VLLMEngine:
+    """One model behind vLLM's asynchronous engine.
+
+    Args:
+        folder: weights and tokenizer.
+        name: what the model is called in answers and on `/v1/models`.
+        extra: vLLM engine flags passed on by the operator.
+        adapters: LoRA adapters by name; each a folder with safetensors weights.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        context: int,
+        revision: str = "",
+        extra: Sequence[str] = (),
+        gpu: bool = False,
+        tensor_parallel: int = 1,
+        adapters: dict[str, Path] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._name = name
+        self._context = context
+        self._revision = revision
+        self._extra = tuple(extra)
+        self._gpu = gpu
+        self._tensor_parallel = tensor_parallel
+        self._adapters = dict(adapters or {})
+        self._engine: Any = None
+        self._tokenizer: HubTokenizer | None = None
+        self._info = EngineInfo(model=name, context=context, revision=revision)
+        self._running: set[str] = set()
+        self._reads_prompt = False
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def tokenizer(self) -> HubTokenizer:
+        if self._tokenizer is None:
+            raise EngineError("the engine has not been started")
+        return self._tokenizer
+
+    async def start(self) -> None:
+        prepare_environment(gpu=self._gpu)
+        import torch
+        import transformers
+        import vllm
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        extra = list(self._extra)
+        if self._adapters and "--enable-lora" not in extra:
+            extra += ["--enable-lora", "--max-loras", str(max(1, len(self._adapters)))]
+        arguments = engine_arguments(
+            self._folder,
+            self._name,
+            extra,
+            gpu=self._gpu,
+            context=self._context,
+            tensor_parallel=self._tensor_parallel,
+        )
+        self._tokenizer = HubTokenizer.from_folder(self._folder)
+        self._engine = AsyncLLM.from_engine_args(arguments)
+        config = self._engine.vllm_config
+        self._reads_prompt = bool(getattr(config, "use_v2_model_runner", False))
+        self._lora = {
+            adapter: self._lora_request(adapter, number, path)
+            for number, (adapter, path) in enumerate(sorted(self._adapters.items()), start=1)
+        }
+        self._info = EngineInfo(
+            model=self._name,
+            context=int(config.model_config.max_model_len),
+            revision=self._revision,
+            dtype=str(config.model_config.dtype).removeprefix("torch."),
+            adapters=tuple(self._lora),
+            versions={
+                "vllm": vllm.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        )
+
+    async def stop(self) -> None:
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+
+    async def check_health(self) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if self._engine is None:
+            raise EngineDead("the engine is not running")
+        try:
+            await self._engine.check_health()
+        except EngineDeadError as error:
+            raise EngineDead("vLLM's engine process has died; restart the server") from error
+
+    async def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        request_id: str,
+        adapter: str | None = None,
+        schema: dict[str, Any] | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> AsyncIterator[Generation]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        structured = None
+        if schema is not None:
+            structured = StructuredOutputsParams(json=schema)
+        elif choices is not None:
+            structured = StructuredOutputsParams(choice=list(choices))
+        params = SamplingParams(
+            n=sampling.n,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            stop=list(sampling.stop),
+            seed=sampling.seed,
+            structured_outputs=structured,
+            output_kind=RequestOutputKind.CUMULATIVE,
+        )
+        texts: dict[int, Completion] = {}
+        async for output in self._run(prompt, params, request_id, adapter):
+            for sample in output.outputs:
+                texts[sample.index] = Completion(sample.text, sample.finish_reason)
+            if len(texts) < sampling.n:
+                continue
+            yield Generation(
+                completions=tuple(texts[i] for i in sorted(texts)),
+                prompt_tokens=len(prompt),
+                cached_tokens=output.num_cached_tokens or 0,
+                completion_tokens=sum(len(sample.token_ids) for sample in output.outputs),
+            )
+
+    async def read(
+        self,
+        prompt: Sequence[int],
+        tails: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        *,
+        request_id: str,
+        adapter: str | None = None,
+    ) -> Reading:
+        head = [*prompt, *tails[0]]
+        if self._reads_prompt and len(tails) > 1:
+            return await self._read_prompt(head, tails[1:], token_ids, request_id, adapter)
+        return await self._read_forced(head, tails[1:], token_ids, request_id, adapter)
+
+    async def _read_forced(
+        self,
+        head: list[int],
+        tails: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        request_id: str,
+        adapter: str | None,
+    ) -> Reading:
+        """Decode with every token given: each step costs one token, and its logits are the reading.
+
+        vLLM reports log-probabilities of the model's own logits, from before our processor overrides them.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        from llmarking.vllm_forcing import FORCED
+
+        forced = [token for tail in tails for token in tail]
+        steps = [0]
+        for tail in tails:
+            steps.append(steps[-1] + len(tail))
+        params = SamplingParams(
+            max_tokens=len(forced) + 1,
+            temperature=0.0,
+            ignore_eos=True,
+            detokenize=False,
+            logprob_token_ids=list(token_ids),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            # The last token is sampled for its logits alone; which one it is doesn't matter.
+            extra_args={FORCED: [*forced, token_ids[0]]},
+        )
+        async for output in self._run(head, params, request_id, adapter):
+            sample = output.outputs[0]
+            if list(sample.token_ids[: len(forced)]) != forced:
+                raise EngineError("vLLM did not follow the forced tokens; is another plugin active?")
+            rows = [[sample.logprobs[step][token].logprob for token in token_ids] for step in steps]
+            return Reading(rows, len(head) + len(forced), output.num_cached_tokens or 0)
+        raise EngineError("vLLM ended a reading without a result")
+
+    async def _read_prompt(
+        self,
+        head: list[int],
+        tails: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        request_id: str,
+        adapter: str | None,
+    ) -> Reading:
+        """Read every row from the prompt's own logits in one prefill (vLLM's second model runner only)."""
+        import numpy as np
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        ids = list(head)
+        wanted = [len(ids) - 1]
+        for tail in tails:
+            ids += tail
+            wanted.append(len(ids) - 1)
+        start = wanted[0]
+        # One row for each prompt token from the first reading on; -1 leaves a row unread.
+        grid = np.full((len(ids) - 1 - start, len(token_ids)), -1, dtype=np.int64)
+        for row in wanted[:-1]:
+            grid[row - start] = token_ids
+        for attempt, fresh in enumerate((False, True)):
+            params = SamplingParams(
+                max_tokens=1,
+                temperature=0.0,
+                detokenize=False,
+                logprob_token_ids=list(token_ids),
+                prompt_logprob_token_ids=grid,
+                prompt_logprob_start=start,
+                # Cached blocks are welcome as long as they end before the first row that is read. Where
+                # they reach further (the same answer again), vLLM drops the scores: ask once more without.
+                skip_reading_prefix_cache=fresh,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            async for output in self._run(ids, params, f"{request_id}.{attempt}", adapter):
+                scores = output.prompt_token_id_logprobs
+                if scores is None:
+                    break
+                rows = [[float(x) for x in scores[row - start]] for row in wanted[:-1]]
+                last = output.outputs[0].logprobs[0]
+                rows.append([last[token].logprob for token in token_ids])
+                return Reading(rows, len(ids), output.num_cached_tokens or 0)
+        raise EngineError("vLLM returned no scores for the prompt")
+
+    async def _run(
+        self, prompt: Sequence[int], params: Any, request_id: str, adapter: str | None
+    ) -> AsyncIterator[Any]:
+        from vllm import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        if self._engine is None:
+            raise EngineDead("the engine is not running")
+        self._running.add(request_id)
+        stream = self._engine.generate(
+            TokensPrompt(prompt_token_ids=list(prompt)),
+            params,
+            request_id,
+            lora_request=self._adapter(adapter),
+        )
+        try:
+            async for output in stream:
+                yield output
+        except EngineDeadError as error:
+            raise EngineDead("vLLM's engine process has died; restart the server") from error
+        except EngineGenerateError as error:
+            raise EngineError("vLLM could not finish the request") from error
+        finally:
+            # Closing vLLM's generator is what aborts the request in the engine.
+            with contextlib.suppress(EngineDeadError):
+                await stream.aclose()
+            self._running.discard(request_id)
+
+    def _adapter(self, name: str | None) -> Any:
+        if name is None:
+            return None
+        try:
+            return self._lora[name]
+        except KeyError:
+            known = ", ".join(self._lora) or "none is loaded"
+            raise UnknownModelError(
+                f"there is no adapter {name!r}; known: {known}", field="adapter"
+            ) from None
+
+    @staticmethod
+    def _lora_request(name: str, number: int, path: Path) -> Any:
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(path))
+
+    def metrics(self) -> bytes:
+        from prometheus_client import REGISTRY, generate_latest
+
+        return generate_latest(REGISTRY)
+
+    def running(self) -> int:
+        return len(self._running)
+
+    def openai_serving(self) -> Any:
+        """vLLM's own OpenAI-compatible chat and model handlers on this engine."""
+        from llmarking.vllm_openai import OpenAIServing
+
+        return OpenAIServing(self._engine, self._name, str(self._folder))
