@@ -155,7 +155,7 @@ def resolve(text: str) -> ModelSpec:
         if wanted in _names(spec):
             return spec
     folder = Path(text).expanduser()
-    if folder.is_dir():
+    if text and folder.is_dir():
         return _from_folder(folder.resolve())
     if HUB_ID.fullmatch(text) and not text.startswith("."):
         return ModelSpec(name=text.split("/")[1], hub_id=text, modelscope_id=text)
@@ -202,7 +202,7 @@ def as_table() -> Table:
         box=SIMPLE_HEAD,
         caption="GiB: of memory, with a modest cache. *: accept the licence on the hub first.",
     )
-    table.columns[1].overflow = "fold"
+    table.columns[1].no_wrap = True
     for column in range(2, 7):
         table.columns[column].justify = "right"
     for spec in models():

@@ -127,7 +127,7 @@ def convert(source: Path, folder: Path) -> None:
         **place, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     )
     embedding: Any = model.get_input_embeddings()
-    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head: Any = model.get_output_embeddings()
     if head.weight is not embedding.weight and same_matrix(embedding.weight, head.weight):
         if sizes[HEAD] > sizes[EMBEDDING]:
             embedding.weight = head.weight
