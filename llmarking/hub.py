@@ -74,6 +74,8 @@ def fetch(
             return _fetch_from(SOURCES[name], spec, root, progress)
         except (ModelUnavailable, GatedModel) as error:
             failures[name] = error
+        except OSError as error:
+            raise HubError(f"the cache at {root} can't be used: {error}") from error
     if refused := [error for error in failures.values() if isinstance(error, GatedModel)]:
         raise refused[0]
     raise ModelUnavailable(_report(spec, failures))

@@ -87,13 +87,14 @@ def find(root: Path, sources: Iterable[str], spec: ModelSpec) -> ModelFolder | N
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """Return the manifest, or None where its folder has been tampered with since."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for name, entry in content["files"].items():
-        file = path.parent / name
-        if not file.is_file() or file.stat().st_size != entry["size"]:
-            return None
-    return content
+    """Return the manifest, or None where somebody has damaged it or its folder since."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        sizes = {name: entry["size"] for name, entry in content["files"].items()}
+        whole = all((path.parent / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return content if whole else None
 
 
 @contextmanager

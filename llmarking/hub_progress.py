@@ -58,10 +58,8 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-        elif kind is None:
+        self.stop()
+        if kind is None:
             self.say(f"{self.label}: there after {time.monotonic() - self._started:.0f} s")
 
     def add(self, count: int) -> None:
@@ -84,6 +82,12 @@ class Progress:
         """Stop every transfer that counts here at its next piece."""
         with self._lock:
             self._cancelled = True
+
+    def stop(self) -> None:
+        """Take the bar away, when what follows has no bytes to count."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def say(self, line: str) -> None:
         """Print a line next to the count."""

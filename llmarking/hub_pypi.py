@@ -179,6 +179,7 @@ def _convert(spec: ModelSpec, gguf: Path, folder: Path, progress: Progress) -> N
             f"unpacking {gguf.name} takes {need:.1f} GiB of memory and {free:.1f} GiB is free; "
             "close something and start again, nothing is downloaded twice"
         )
+    progress.stop()
     progress.say(f"{spec.name}: unpacking to bfloat16, once; this takes a minute or two")
     unpacked = folder / WORK / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)

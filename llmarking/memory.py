@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -34,7 +35,10 @@ def ram_gib(cgroups: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 def gpu_gib() -> tuple[float, ...]:
-    """Return the free GiB of every GPU this process may use, by nvidia-smi; empty without one."""
+    """Return the free GiB of every GPU this process may use, by nvidia-smi; empty without one.
+
+    Where it does not say (a slice of a card, memory shared with the CPU) the number is infinite.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
@@ -48,25 +52,27 @@ def gpu_gib() -> tuple[float, ...]:
     free: dict[str, float] = {}
     for line in result.stdout.splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 3 and fields[2].isdigit():
-            free[fields[0]] = free[fields[1]] = int(fields[2]) / 1024
+        if len(fields) == 3:
+            gib = int(fields[2]) / 1024 if fields[2].isdigit() else math.inf
+            free[fields[0]] = free[fields[1]] = gib
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return tuple(gib for name, gib in free.items() if name.isdigit())
-    return tuple(free[name.strip()] for name in visible.split(",") if name.strip() in free)
+    chosen = [name.strip() for name in visible.split(",")]
+    slices = {name: math.inf for name in chosen if name.startswith("MIG-") and free}
+    return tuple((free | slices)[name] for name in chosen if name in free | slices)
 
 
 def check_memory(spec: ModelSpec, available_gib: float, device: str) -> None:
-    """Raise NotEnoughMemory, with both numbers and models that fit, where the model needs more than
-    there is.
+    """Raise NotEnoughMemory, with the numbers and what would fit, for a model that does not fit.
 
-    `available_gib` is what the model may use on `device` (cpu or cuda), over all GPUs it is spread
+    `available_gib` is what the model may use on `device` (GPU or RAM), over all GPUs it is spread
     on. A model of unknown size passes.
     """
     need = spec.memory_gib
     if need is None or need <= available_gib:
         return
-    where = "GPU memory" if device == "cuda" else "memory"
+    where = "GPU memory" if device.casefold() in ("gpu", "cuda") else "memory"
     fitting = sorted(
         (m for m in models() if (m.parameters or 0) > 1 and (m.memory_gib or 0) <= available_gib),
         key=lambda m: (m.trust_remote_code or m.gated, -(m.memory_gib or 0)),

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"  # the newest
+OLDER = "89abcdef0123456789abcdef0123456789abcdef"
 LARGE = 1 << 16  # bytes from which a file is kept by LFS, with a SHA-256 instead of Git's hash
 
 
@@ -20,7 +21,8 @@ class HubServer:
 
     `altered` replaces what is sent for a name (not what is announced), `cut` ends the connection
     once after so many bytes of a file, `hold` sends so many bytes and then nothing until `release`
-    is set. `token` is what a gated model asks for. `seen` collects (method, path, Range header).
+    is set. `token` is what a gated model asks for. `seen` collects (method, path, Range header),
+    `leaked` says whether a token came where the content is stored, which is another host.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -30,6 +32,7 @@ class HubServer:
         self.hold: dict[str, int] = {}
         self.release = threading.Event()
         self.token: str | None = None
+        self.leaked = False
         self.seen: list[tuple[str, str, str | None]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -83,16 +86,24 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self._modelscope(path, query)
             elif path.startswith("/api/models/org/tiny"):
                 self._huggingface(path)
-            elif match := re.fullmatch(rf"/org/tiny/resolve/{COMMIT}/(.+)", path):
-                self._content(match[1], gated={"X-Error-Code": "GatedRepo"})
+            elif match := re.fullmatch(rf"/org/tiny/resolve/(?:{COMMIT}|{OLDER})/(.+)", path):
+                if not self._refused({"X-Error-Code": "GatedRepo"}):
+                    self._content_or_storage(match[1])
+            elif path.startswith("/storage/"):
+                hub.leaked |= "Authorization" in self.headers
+                self._content(path.removeprefix("/storage/"))
             else:
                 self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
 
         def _huggingface(self, path: str) -> None:
             if "/tree/" in path:
                 self._json([self._entry(name, content) for name, content in hub.files.items()])
+                return
+            asked = path.partition("/revision/")[2] or COMMIT
+            if asked in (COMMIT, OLDER):
+                self._json({"id": "org/tiny", "sha": asked, "siblings": []})
             else:
-                self._json({"id": "org/tiny", "sha": COMMIT, "siblings": []})
+                self._json({"error": "no commit"}, 404, {"X-Error-Code": "RevisionNotFound"})
 
         @staticmethod
         def _entry(name: str, content: bytes) -> dict[str, Any]:
@@ -109,8 +120,26 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                     for n, c in hub.files.items()
                 ]
                 self._json({"Code": 200, "Success": True, "Data": {"Files": files}})
-            else:
-                self._content(query["FilePath"], gated={})
+            elif not self._refused({}):
+                self._content(query["FilePath"])
+
+        def _refused(self, headers: dict[str, str]) -> bool:
+            if hub.token is None or self.headers.get("Authorization") == f"Bearer {hub.token}":
+                return False
+            self._json({"Code": 403, "Message": "accept the licence"}, 403, headers)
+            return True
+
+        def _content_or_storage(self, name: str) -> None:
+            """Send a large file's client to another host, as the hub does."""
+            if len(hub.files[name]) < LARGE:
+                self._content(name)
+                return
+            self.send_response(302)
+            self.send_header(
+                "Location", f"{hub.url.replace('127.0.0.1', 'localhost')}/storage/{name}"
+            )
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def _json(
             self, value: Any, status: int = 200, headers: dict[str, str] | None = None
@@ -125,13 +154,8 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        def _content(self, name: str, gated: dict[str, str]) -> None:
+        def _content(self, name: str) -> None:
             hub.seen.append((self.command, name, self.headers.get("Range")))
-            if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
-                self._json(
-                    {"Code": 403, "Message": "accept the licence", "error": "gated"}, 403, gated
-                )
-                return
             content = hub.altered.get(name, hub.files[name])
             match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
             start = int(match[1]) if match else 0

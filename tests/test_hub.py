@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import shutil
@@ -9,15 +10,22 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, HubServer
+from hub_server import COMMIT, OLDER, HubServer
 
 from llmarking import hub, hub_cache
 from llmarking.catalogue import ModelSpec
-from llmarking.errors import ChecksumMismatch, GatedModel, InputError, ModelUnavailable
+from llmarking.errors import (
+    ChecksumMismatch,
+    GatedModel,
+    HubError,
+    InputError,
+    ModelUnavailable,
+)
 
 WEIGHTS = "model.safetensors"
 SPEC = ModelSpec(
@@ -35,7 +43,7 @@ LEFT_ALONE = {
     "pytorch_model.bin": b"a pickle",
     "modeling_tiny.py": b"print('code')",
     "consolidated.safetensors": b"the same again",
-    "onnx/model.onnx": b"the same again",
+    "original/tokenizer.model": b"the same again",
 }
 HUBS = pytest.mark.parametrize("source", ["huggingface", "modelscope"])
 
@@ -48,7 +56,7 @@ def quiet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "modelscope"))
     monkeypatch.setenv("LLMARKING_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
 
 
 @pytest.fixture
@@ -89,14 +97,16 @@ def test_both_hubs_give_the_same_digest_for_the_same_files(server: HubServer) ->
 def test_code_comes_along_only_where_it_is_trusted_and_only_from_the_pinned_commit(
     server: HubServer,
 ) -> None:
-    trusting = ModelSpec(
-        "tiny", "org/tiny", trust_remote_code=True, revision=COMMIT, modelscope_id="org/tiny"
-    )
+    trusting = dataclasses.replace(SPEC, trust_remote_code=True, revision=OLDER)
+    hub.fetch(SPEC, "huggingface", progress=False)  # the newest, which must not do instead
     folder = hub.fetch(trusting, "huggingface", progress=False)
+    assert folder.revision == OLDER
     assert "modeling_tiny.py" in content(folder.path)
     assert "pytorch_model.bin" not in content(folder.path)
     with pytest.raises(ModelUnavailable, match="commit of Hugging Face"):
         hub.fetch(trusting, "modelscope", progress=False)
+    with pytest.raises(ModelUnavailable, match=f"no commit {'0' * 40}"):
+        hub.fetch(dataclasses.replace(SPEC, revision="0" * 40), "huggingface", progress=False)
 
 
 @HUBS
@@ -109,9 +119,12 @@ def test_a_finished_folder_is_used_without_the_network(
 
 
 @HUBS
-def test_a_damaged_folder_is_not_used_but_fetched_anew(server: HubServer, source: str) -> None:
+@pytest.mark.parametrize("name", [WEIGHTS, hub_cache.MANIFEST])
+def test_a_damaged_folder_is_not_used_but_fetched_anew(
+    server: HubServer, source: str, name: str
+) -> None:
     first = hub.fetch(SPEC, source, progress=False)
-    (first.path / WEIGHTS).write_bytes(b"half")
+    (first.path / name).write_bytes(b"half")
     assert hub.fetch(SPEC, source, progress=False) == first
     assert content(first.path) == FILES
 
@@ -154,6 +167,7 @@ def test_a_gated_model_names_licence_page_and_token(
         assert part in str(refusal.value)
     monkeypatch.setenv(variable, server.token)
     assert content(hub.fetch(SPEC, source, progress=False).path) == FILES
+    assert not server.leaked
 
 
 @HUBS
@@ -262,8 +276,10 @@ def test_a_name_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     try:
+        started = time.monotonic()
         with pytest.raises(ModelUnavailable, match="no answer within"):
             hub.probe("http://hub.invalid", patience=0.2)
+        assert time.monotonic() - started < 2
     finally:
         never.set()
 
@@ -280,6 +296,16 @@ def test_a_disk_too_small_is_found_out_before_the_download(
     with pytest.raises(ModelUnavailable, match="LLMARKING_CACHE"):
         hub.fetch(SPEC, "huggingface", progress=False)
     assert server.transfers(WEIGHTS) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    monkeypatch.setenv("LLMARKING_CACHE", str(in_the_way))
+    with pytest.raises(HubError, match=f"the cache at {in_the_way} can't be used"):
+        hub.fetch(SPEC, "huggingface", progress=False)
 
 
 def test_an_unknown_source_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import psutil
@@ -67,6 +68,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("GPU-aaa", (40,)),
         ("", ()),
         ("7", ()),
+        ("MIG-ccc", (math.inf,)),
     ],
 )
 def test_the_gpus_that_are_visible_count(
@@ -75,6 +77,11 @@ def test_the_gpus_that_are_visible_count(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpu_gib() == gib
+
+
+def test_a_gpu_that_hides_its_memory_is_still_a_gpu(smi: Path) -> None:
+    smi.write_text("#!/bin/sh\necho '0, GPU-aaa, [N/A]'\n")
+    assert gpu_gib() == (math.inf,)
 
 
 def test_a_machine_without_a_driver_or_with_a_broken_one_has_no_gpu(
@@ -88,7 +95,7 @@ def test_a_machine_without_a_driver_or_with_a_broken_one_has_no_gpu(
 
 def test_a_model_that_cannot_fit_is_refused_with_the_numbers_and_what_fits() -> None:
     with pytest.raises(NotEnoughMemory) as refusal:
-        check_memory(resolve("Qwen2.5-32B-Instruct"), 15.04, "cuda")
+        check_memory(resolve("Qwen2.5-32B-Instruct"), 15.04, "GPU")
     text = str(refusal.value)
     assert "needs about 71.3 GiB of GPU memory and 15.0 GiB is free" in text
     suggested = [spec for spec in models() if spec.name in text and spec.name in text.split(":")[1]]
@@ -98,9 +105,9 @@ def test_a_model_that_cannot_fit_is_refused_with_the_numbers_and_what_fits() -> 
 
 def test_where_nothing_fits_that_is_said() -> None:
     with pytest.raises(NotEnoughMemory, match="No model of the catalogue fits"):
-        check_memory(resolve("Qwen3-8B"), 1.5, "cpu")
+        check_memory(resolve("Qwen3-8B"), 1.5, "RAM")
 
 
 def test_what_fits_and_what_nobody_knows_passes() -> None:
-    check_memory(resolve("Qwen3-8B"), 18.5, "cpu")
-    check_memory(ModelSpec("unknown"), 0.1, "cpu")
+    check_memory(resolve("Qwen3-8B"), 18.5, "RAM")
+    check_memory(ModelSpec("unknown"), 0.1, "RAM")
