@@ -14,13 +14,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr("sys.stderr", shown := Terminal())
-    return shown
-
-
 def test_a_line_is_printed_at_every_tenth_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("tiny", 1000) as progress:
         for _ in range(100):
@@ -60,7 +53,9 @@ def test_a_transfer_stops_at_its_next_piece_once_cancelled() -> None:
             progress.add(10)
 
 
-def test_a_terminal_sees_a_bar_until_it_is_stopped(terminal: Terminal) -> None:
+def test_a_terminal_sees_a_bar_until_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
     with Progress("tiny", 2_000_000) as progress:
         progress.add(2_000_000)
         progress.stop()
