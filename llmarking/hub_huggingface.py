@@ -52,7 +52,8 @@ def listing(spec: ModelSpec) -> Listing:
             if isinstance(entry, RepoFile)
         ]
     files = select(found, spec)
-    return Listing(commit, files, sum(file.size for file in files))
+    size = sum(file.size for file in files)
+    return Listing(commit, files, size, need=size)
 
 
 def transfer(spec: ModelSpec, listing: Listing, folder: Path, progress: Progress) -> None:

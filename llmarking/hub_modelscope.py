@@ -51,7 +51,8 @@ def listing(spec: ModelSpec) -> Listing:
     files = select(found, spec)
     content = "".join(f"{file.name} {file.size} {file.sha256}\n" for file in files)
     revision = f"{BRANCH}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-    return Listing(revision, files, sum(file.size for file in files))
+    size = sum(file.size for file in files)
+    return Listing(revision, files, size, need=size)
 
 
 def transfer(spec: ModelSpec, listing: Listing, folder: Path, progress: Progress) -> None:
