@@ -71,13 +71,18 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class StudentAnswer:
-    """What a student wrote, with the teacher's verdicts where they are known (evaluation only)."""
+    """What a student wrote, with the teacher's verdicts where they are known (evaluation only).
+
+    Attributes:
+        score: the teacher's mark as a fraction of the full mark, where the answer was marked as a whole.
+    """
 
     id: str
     question_code: str
     text: str
     verdicts: Mapping[int, bool] | None = None
     quality: str = ""
+    score: float | None = None
 
 
 class Flag(StrEnum):
