@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Try an answer against a question and see which points it earns, and why.
 
 examples:
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             terminal.note("-p has no effect: the server's prompt version is used, and shown")
         question = course.question(args.question) if args.question else None
         answer = _given_answer(args, talks)
-        with Client(args.url, args.api_key) as client:
+        with Client(args.url, args.api_key, sleep=terminal.pause) as client:
             student = Student(client, terminal, course, settings)
             if question and answer is not None:
                 return student.one(question, answer)

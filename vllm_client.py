@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Chat with an LLMarking server from the terminal, or ask it one thing.
 
 examples:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options["temperature"] = args.temperature
 
     def body() -> int:
-        with Client(args.url, args.api_key) as client:
+        with Client(args.url, args.api_key, sleep=terminal.pause) as client:
             chat = Chat(client, terminal, stream=args.stream, system=args.system, options=options)
             if args.prompt is None and terminal.interactive:
                 return chat.run()

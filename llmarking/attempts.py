@@ -202,7 +202,7 @@ class Attempts:
                 return f"the server at {url} was silent for too long; it may be overloaded"
         if began:
             return f"the server at {url} broke off in the middle of an answer"
-        return f"the connection to {url} was lost before an answer: {error or type(error).__name__}"
+        return f"the connection to {url} was lost before an answer ({type(error).__name__})"
 
 
 class Deadline:

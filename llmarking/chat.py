@@ -54,8 +54,8 @@ class Chat:
             with closing(self._texts(text)) as texts:
                 for so_far in texts:
                     # A stop sequence may take back its beginning, which can't be unprinted.
-                    self._terminal.write(so_far[len(said) :])
-                    said = so_far
+                    piece, said = so_far[len(said) :], so_far
+                    self._terminal.write(piece)
         finally:
             if said:
                 self._terminal.write("\n")

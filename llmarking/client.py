@@ -255,7 +255,7 @@ class AsyncClient:
         """See `Client.ready`."""
         return await self._unready() is None
 
-    async def wait_ready(self, timeout: float = 600.0) -> None:
+    async def wait_ready(self, timeout: float = 600.0) -> None:  # noqa: ASYNC109
         """See `Client.wait_ready`."""
         deadline = Deadline(timeout)
         while (why := await self._unready()) is not None:

@@ -9,8 +9,10 @@ import argparse
 import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from enum import IntEnum
 
@@ -68,7 +70,8 @@ def run(program: str, body: Callable[[], int]) -> int:
             # A terminal that can't show a letter must not end the program.
             stream.reconfigure(errors="replace")
     try:
-        status = body()
+        with _wakeful():
+            status = body()
         sys.stdout.flush()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -80,6 +83,27 @@ def run(program: str, body: Callable[[], int]) -> int:
         print(f"{program}: {printable(str(error))}", file=sys.stderr)
         return exit_code(error)
     return status
+
+
+@contextlib.contextmanager
+def _wakeful() -> Iterator[None]:
+    """Interrupt every wait four times a second, so that no Ctrl-C is overlooked.
+
+    Python looks for signals before it enters a blocking call: one that comes between the look and
+    the call would be noticed only when the call returns, which may be minutes later.
+    """
+    try:
+        before = signal.signal(signal.SIGALRM, lambda *_: None)
+    except (AttributeError, ValueError):
+        # No such signal here, or not the main thread, which is the one that gets Ctrl-C.
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, 0.25, 0.25)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +177,12 @@ class Terminal:
         if self.interactive and self.err.is_terminal and not self.err.is_dumb_terminal:
             return self.err.status(Text(text, style="dim"))
         return contextlib.nullcontext()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep before a request is sent again, and say so if it takes long."""
+        if seconds >= 1:
+            self.note(f"the server is busy or loading; trying again in {seconds:.0f} s")
+        time.sleep(seconds)
 
     def note(self, text: str) -> None:
         """A message about what is going on."""

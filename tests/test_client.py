@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -72,6 +73,7 @@ class Stub:
 
     replies: list[Pieces] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
+    arrived: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
@@ -92,6 +94,7 @@ class Stub:
                 headers[name.lower()] = value.strip()
             body = lines.read(int(headers.get("content-length", 0)))
             self.received.append(Received(method, path, headers, json.loads(body or "null")))
+            self.arrived.set()
             try:
                 for piece in self.replies.pop(0) if self.replies else []:
                     if isinstance(piece, bytes):
@@ -441,11 +444,10 @@ def test_a_text_stream_that_fails(
 ) -> None:
     """What had arrived is handed out first; then comes the error, and never a second try."""
     stub.replies = [stream(line(text=["a"]), *pieces, end=end)]
-    seen = []
+    texts = make().stream_generate("hi")
+    assert next(texts) == "a"
     with pytest.raises(error, match=message):
-        for text in make().stream_generate("hi"):
-            seen.append(text)
-    assert seen[0] == "a"
+        list(texts)
     assert len(stub.received) == 1
 
 
@@ -640,6 +642,33 @@ def test_a_base_path_is_kept(stub: Stub, make: Make) -> None:
     stub.replies = [reply(GENERATED)]
     make(f"{stub.url}/marking/").generate("hi")
     assert stub.received[0].path == "/marking/generate"
+
+
+def test_many_threads_share_a_client(live_server: str) -> None:
+    """Every one of them gets the answer to what it asked."""
+    with Client(live_server) as client, ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda i: client.generate(f"number {i}").text, range(200)))
+    assert answers == [[f"number {i}"] for i in range(200)]
+
+
+async def test_many_requests_at_once(live_server: str) -> None:
+    """No limit of the client's own stands in the way."""
+    async with AsyncClient(live_server) as client:
+        asked = [client.generate(f"number {i}") for i in range(200)]
+        answers = await asyncio.gather(*asked)
+    assert [a.text for a in answers] == [[f"number {i}"] for i in range(200)]
+
+
+async def test_cancelling_hangs_up(stub: Stub) -> None:
+    """A cancelled task leaves no request behind on the server."""
+    stub.replies = [[threading.Event()]]
+    async with AsyncClient(stub.url) as client:
+        task = asyncio.create_task(client.generate("hi"))
+        assert await asyncio.to_thread(stub.arrived.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await asyncio.to_thread(stub.hung_up.wait, 10)
 
 
 def test_imports_stay_light() -> None:
