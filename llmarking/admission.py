@@ -1,4 +1,4 @@
-"""A bounded queue in front of the engine: what doesn't fit is refused at once, with a time to come back."""
+"""A bounded queue in front of the engine: what doesn't fit is refused, with a time to come back."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Gate:
         """Hold a place until the block ends.
 
         Raises:
-            Overloaded: there is no room; a single request larger than the whole queue still gets in when
-                nothing else is going on.
+            Overloaded: there is no room; a single request larger than the whole queue still gets in
+                when nothing else is going on.
         """
         if self._held and self._held + units > self._limit:
             raise Overloaded(self._retry_after(units))

@@ -1,7 +1,7 @@
 """Reads verdicts from free text: lines like ``<Point1:2> *True* (the student says so)``.
 
-Tolerant of spacing, case and decoration; strict in counting. What is missing, doubled or surplus is an
-outcome of its own and never guessed, and the teacher's marks are not known here.
+Tolerant of spacing, case and decoration; strict in counting. What is missing, doubled or surplus is
+an outcome of its own and never guessed, and the teacher's marks are not known here.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 from llmarking.domain import Outcome
 
+# Possessive and bounded quantifiers: a reply of nothing but blanks must not take quadratic time.
 _LINE = re.compile(
-    r"<?\s*Point\s*(?P<id>\d{1,4})\s*(?::\s*[\w.,]{0,12}\s*)?>?"
-    r"[\s:*_`\-–—]{0,12}(?P<verdict>True|False)\b[\s*_`:.\-–—]{0,12}"
-    r"(?P<reason>\([^\n]*\)|[^\n]*)",
+    r"(?<![^\W_])Point\s*+(?P<id>\d{1,4})(?!\d)\s*+(?:[:：]\s*+[\w.,]{0,12}\s*+)?>?"
+    r"[\s:：*_`\-–—]{0,12}(?P<verdict>True|False)\b"
+    # A reply that repeats the form "*True|False*" has decided nothing.
+    r"(?![\s*_`]{0,6}(?:\||/|or\b)[\s*_`]{0,6}(?:True|False)\b)"
+    # A reason stands on the same line, or in brackets on the next.
+    r"[ \t*_`:：.\-–—]{0,12}(?:\n[ \t]{0,4}(?=[(（]))?(?P<reason>[^\n]*)",
     re.IGNORECASE,
 )
-_MENTION = re.compile(r"<\s*Point\s*(?P<id>\d{1,4})\b", re.IGNORECASE)
+_MENTION = re.compile(r"<\s*+Point\s*+(?P<id>\d{1,4})(?!\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Point markup of reference answers: ``A hash table <Point1:2>stores pairs<Point1:2>.``
 
 The same tag opens and closes a point; ids run 1…n; the number is the mark. A point can be earned in
-several ways: ``<Point2_case1:1>…<Point2_case1:1> … <Point2_case2:1>…<Point2_case2:1>`` are alternatives
-worth the same mark, of which the best counts.
+several ways: ``<Point2_case1:1>…<Point2_case1:1> … <Point2_case2:1>…<Point2_case2:1>`` are
+alternatives worth the same mark, of which the best counts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from llmarking.domain import Point
 from llmarking.errors import RubricError
 
 # Anything that begins like a tag, so that a misspelt one is an error and not part of the text.
-_TAG_LIKE = re.compile(r"<\s*/?\s*point[^<>\n]{0,80}>?", re.IGNORECASE)
+# Without a number or a colon it is none: C++ has vector<Point>. Possessive quantifiers keep both
+# patterns linear on hostile text.
+_TAG_LIKE = re.compile(r"<\s*+/?+\s*+point(?=[^<>\n]{0,80}[\d:])[^<>\n]{0,80}>?", re.IGNORECASE)
 _TAG = re.compile(
-    r"<\s*point\s*(?P<id>\d+)\s*(?:_\s*case\s*(?P<case>\d+)\s*)?:\s*(?P<mark>\d+(?:[.,]\d+)?|[.,]\d+)\s*>",
+    r"<\s*+point\s*+(?P<id>\d++)\s*+(?:_\s*+case\s*+(?P<case>\d++)\s*+)?"
+    r":\s*+(?P<mark>\d++(?:[.,]\d++)?|[.,]\d++)\s*+>",
     re.IGNORECASE,
 )
 
@@ -68,6 +71,7 @@ def parse(markup: str, full_mark: float | None = None) -> Rubric:
         )
     cases: dict[int, dict[int | None, str]] = {}
     marks: dict[int, Decimal] = {}
+    columns: dict[int, int] = {}
     prose: list[str] = []
     position = 0
     for opening, closing in _pairs(tags):
@@ -104,14 +108,17 @@ def parse(markup: str, full_mark: float | None = None) -> Rubric:
                 column=column,
             )
         of_point[opening.case] = text
+        columns.setdefault(opening.id, column)
         prose += [markup[position : opening.start], markup[opening.end : closing.start]]
         position = closing.end
     prose.append(markup[position:])
     for expected, point_id in enumerate(sorted(cases), start=1):
         if point_id != expected:
             raise RubricError(
-                f"Point{expected} is missing: the ids must run from 1 to {len(cases)} without a gap",
+                f"Point{expected} is missing before Point{point_id} (column {columns[point_id]}): "
+                f"the ids must run from 1 to {len(cases)} without a gap",
                 point=f"Point{expected}",
+                column=columns[point_id],
             )
     points = tuple(
         Point(
@@ -123,8 +130,10 @@ def parse(markup: str, full_mark: float | None = None) -> Rubric:
     )
     rubric = Rubric(prose="".join(prose), points=points)
     if full_mark is not None and Decimal(str(full_mark)) != sum(marks.values()):
+        each = " + ".join(_number(p.mark) for p in points)
         raise RubricError(
-            f"the points add up to {rubric.full_mark:g}, but the full mark is {full_mark:g}"
+            f"the points add up to {each} = {_number(rubric.full_mark)}, but the full mark is "
+            f"{_number(full_mark)}"
         )
     return rubric
 
@@ -157,8 +166,8 @@ def _tags(markup: str) -> list[_Tag]:
         if match is None:
             shown = like.group().strip()
             raise RubricError(
-                f"{shown!r} at column {column} is no point tag; write <Point1:2>, with the number of "
-                "the point, a colon and its mark, at both ends",
+                f"{shown!r} at column {column} is no point tag; write <Point1:2>, with the number "
+                "of the point, a colon and its mark, at both ends",
                 point=shown,
                 column=column,
             )
@@ -184,7 +193,9 @@ def _pairs(tags: list[_Tag]) -> Iterable[tuple[_Tag, _Tag]]:
         opening = tags[index]
         closing = tags[index + 1] if index + 1 < len(tags) else None
         if closing is None or (closing.id, closing.case) != (opening.id, opening.case):
-            found = f"; {closing.name} comes first, at column {closing.start + 1}" if closing else ""
+            found = (
+                f"; {closing.name} comes first, at column {closing.start + 1}" if closing else ""
+            )
             raise RubricError(
                 f"{opening.name} opened at column {opening.start + 1} is not closed with the same "
                 f"tag{found}",
