@@ -1,9 +1,11 @@
-"""From the model's log-odds to a probability that can be stood behind, and to a promise about the errors.
+"""From the model's log-odds to a probability that can be stood behind, and to a promise about the
+errors.
 
-A small model's log-odds rank answers well and are biased: it says True too readily. A calibration maps them
-to probabilities with a slope and an offset, p = 1 / (1 + exp(-(slope * odds + offset))), fitted on answers to
-*other* questions. It belongs to one model, adapter and prompt template. Its risk table says how sure a verdict
-has to be for a promised share of errors among those that nobody looks at.
+A small model's log-odds rank answers well and are biased: it says True too readily. A calibration
+maps them to probabilities with a slope and an offset, p = 1 / (1 + exp(-(slope * odds + offset))),
+fitted on answers to *other* questions. It belongs to one model, adapter and prompt template. Its
+risk table says how sure a verdict has to be for a promised share of errors among those that nobody
+looks at.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Calibration:
     """Slope and offset, and what they were fitted on.
 
     Attributes:
-        risk_table: pairs (confidence, share of errors among verdicts at least that confident), by rising
+        risk_table: pairs (confidence, share of errors among verdicts at least that confident), by
+        rising
             confidence, from verdicts on questions that were left out of the fit.
         ece: expected calibration error of those left-out verdicts, ten bins of equal mass.
     """
@@ -81,18 +84,30 @@ def load(path: Path) -> Calibration:
         CalibrationError: it is not one, or its numbers make no sense.
     """
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if data.get("format") != FORMAT:
-            raise CalibrationError(f"{path.name}: format is {data.get('format')!r}, not {FORMAT!r}")
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise CalibrationError(f"{path.name}: its format is not {FORMAT!r}")
         data["risk_table"] = tuple((float(c), float(r)) for c, r in data.get("risk_table", ()))
         data["data"] = tuple(data.get("data", ()))
         calibration = Calibration(**data)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        finite = math.isfinite(calibration.slope) and math.isfinite(calibration.offset)
+    except (OSError, ValueError, TypeError) as error:
         raise CalibrationError(f"{path.name}: not a calibration: {error}") from error
-    if not (math.isfinite(calibration.slope) and math.isfinite(calibration.offset)):
+    if not finite:
         raise CalibrationError(f"{path.name}: slope and offset must be finite numbers")
     if calibration.slope <= 0:
-        raise CalibrationError(f"{path.name}: a slope of {calibration.slope:g} would turn verdicts round")
+        raise CalibrationError(
+            f"{path.name}: a slope of {calibration.slope:g} would turn verdicts round"
+        )
+    # Falsified by a NaN as well, which compares as unequal to everything.
+    confidences = [confidence for confidence, _ in calibration.risk_table]
+    if confidences != sorted(confidences) or not all(
+        0.5 <= confidence <= 1 and 0 <= share <= 2 for confidence, share in calibration.risk_table
+    ):
+        raise CalibrationError(
+            f"{path.name}: risk_table must be pairs of a confidence from 0.5 to 1 and a share, "
+            "by rising confidence"
+        )
     return calibration
 
 
@@ -120,8 +135,9 @@ def fit(
 ) -> tuple[float, float]:
     """Slope and offset by penalised maximum likelihood (Newton's method).
 
-    With a `prior`, the fit is pulled towards it as if `strength` further verdicts had been seen that agree
-    with it: a course with few confirmed verdicts hardly moves, one with hundreds goes its own way.
+    With a `prior`, the fit is pulled towards it as if `strength` further verdicts had been seen
+    that agree with it: a course with few confirmed verdicts hardly moves, one with hundreds goes
+    its own way.
 
     Args:
         odds, labels: log-odds and the teacher's verdicts, of equal length.
@@ -135,6 +151,8 @@ def fit(
     y = np.asarray(labels, dtype=float)
     if len(x) != len(y):
         raise CalibrationError(f"{len(x)} log-odds and {len(y)} verdicts")
+    if not np.isfinite(x).all():
+        raise CalibrationError("every log-odds must be a finite number")
     if prior is None and (len(x) == 0 or y.min() == y.max()):
         raise CalibrationError("verdicts of both kinds are needed to fit a calibration")
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)
@@ -149,21 +167,27 @@ def fit(
         penalty = strength / 4 * np.diag([max(spread, 1e-6), 1.0])
     theta = centre.copy()
     design = np.stack([x, np.ones_like(x)], axis=1)
+
+    def loss(theta: Any) -> float:
+        line, pull = design @ theta, theta - centre
+        return float(w @ (np.logaddexp(0, line) - y * line) + pull @ penalty @ pull / 2)
+
     for _ in range(100):
         p = 1 / (1 + np.exp(-np.clip(design @ theta, -50, 50)))
         gradient = design.T @ (w * (y - p)) - penalty @ (theta - centre)
         hessian = (design * (w * p * (1 - p))[:, None]).T @ design + penalty
         step = np.linalg.solve(hessian, gradient)
-        # Far from the optimum a full Newton step overshoots.
-        theta += step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
+        # Far from the optimum a full Newton step overshoots, and further each time.
+        before = loss(theta)
+        while np.abs(step).max() > 1e-10 and loss(theta + step) > before:
+            step /= 2
+        theta += step
         if np.abs(step).max() < 1e-10:
             break
     return max(float(theta[0]), 1e-3), float(theta[1])
 
 
-def left_out(
-    odds: Sequence[float], labels: Sequence[bool], groups: Sequence[str]
-) -> list[float]:
+def left_out(odds: Sequence[float], labels: Sequence[bool], groups: Sequence[str]) -> list[float]:
     """Calibrated probabilities where each question's come from a fit on all other questions."""
     import numpy as np
 
@@ -181,8 +205,8 @@ def risk_table(
 ) -> tuple[tuple[float, float], ...]:
     """Error share among the verdicts at least as confident as each of up to `steps` quantiles.
 
-    Confidence is max(p, 1 - p). Each share is raised by one standard error, so that a promise made from few
-    verdicts is kept more often than not, and shares never fall as the bar is lowered.
+    Confidence is max(p, 1 - p). Each share is raised by one standard error, so that a promise made
+    from few verdicts is kept more often than not, and shares never fall as the bar is lowered.
     """
     import numpy as np
 
@@ -194,7 +218,9 @@ def risk_table(
     table: list[tuple[float, float]] = []
     worst = 0.0
     # A bar that only a handful of verdicts clear tells nothing about risk.
-    for bar in sorted(set(np.quantile(confidence, np.linspace(0, 0.96, steps)).tolist()), reverse=True):
+    for bar in sorted(
+        set(np.quantile(confidence, np.linspace(0, 0.96, steps)).tolist()), reverse=True
+    ):
         above = confidence >= bar
         share, count = float(wrong[above].mean()), int(above.sum())
         upper = share + math.sqrt(max(share * (1 - share), 0.25 / count) / count)

@@ -1,0 +1,373 @@
+"""From log-odds to probabilities, and a promise about errors that holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmarking import calibration
+from llmarking.calibration import Calibration, Calibrations, fit
+from llmarking.errors import CalibrationError
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def synthetic(count: int, slope: float, offset: float, seed: int) -> tuple[list[float], list[bool]]:
+    """Log-odds, and verdicts drawn with the probabilities that slope and offset give them."""
+    random = np.random.default_rng(seed)
+    odds = random.normal(1.0, 3.0, count)
+    return odds.tolist(), (random.random(count) < sigmoid(slope * odds + offset)).tolist()
+
+
+# Probabilities
+
+
+@pytest.mark.parametrize(
+    ("slope", "offset", "odds", "probability"),
+    [
+        (1, 0, 0, 0.5),
+        (1, 0, math.log(3), 0.75),
+        (2, 0, math.log(3), 0.9),
+        (1, -math.log(3), math.log(3), 0.5),
+        (0.5, 1, -2, 0.5),
+        (1, 0, 1e6, 1.0),
+        (1, 0, -1e6, 0.0),
+        (1, 0, math.inf, 1.0),
+        (1, 0, -math.inf, 0.0),
+    ],
+)
+def test_probability_is_the_logistic_of_a_line(
+    slope: float, offset: float, odds: float, probability: float
+) -> None:
+    c = Calibration("m", "p", slope=slope, offset=offset)
+    assert c.probability(odds) == pytest.approx(probability, abs=1e-12)
+
+
+@given(st.floats(-50, 50), st.floats(-50, 50), st.floats(0.01, 5), st.floats(-5, 5))
+def test_a_calibration_never_changes_the_order_of_two_answers(
+    a: float, b: float, slope: float, offset: float
+) -> None:
+    c = Calibration("m", "p", slope=slope, offset=offset)
+    low, high = sorted((a, b))
+    assert c.probability(low) <= c.probability(high)
+
+
+# The fit
+
+
+def test_a_fit_of_one_odds_value_is_the_share_of_true() -> None:
+    """With all odds alike and a slope that can't help, the probability must be the share: 3 of 4."""
+    slope, offset = fit([0.0] * 400, [True] * 300 + [False] * 100)
+    assert sigmoid(np.array(offset)) == pytest.approx(0.75, abs=1e-4)
+    assert slope == pytest.approx(1.0)
+
+
+def test_a_fit_of_two_odds_values_goes_through_both_shares() -> None:
+    """20 % True at odds -1 and 90 % at +1: the line is solved by hand from two logits."""
+    odds = [-1.0] * 1000 + [1.0] * 1000
+    labels = [True] * 200 + [False] * 800 + [True] * 900 + [False] * 100
+    slope, offset = fit(odds, labels)
+    low, high = math.log(0.2 / 0.8), math.log(0.9 / 0.1)
+    assert slope == pytest.approx((high - low) / 2, abs=1e-3)
+    assert offset == pytest.approx((high + low) / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(1.0, 0.0), (0.4, -1.5), (2.0, 1.0), (0.1, -3.0)])
+def test_a_fit_agrees_with_scikit_learn(slope: float, offset: float) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    odds, labels = synthetic(4000, slope, offset, seed=1)
+    ours = fit(odds, labels)
+    theirs = linear_model.LogisticRegression(C=1e6, tol=1e-10).fit(np.array(odds)[:, None], labels)
+    assert ours == pytest.approx((theirs.coef_[0, 0], theirs.intercept_[0]), abs=1e-3)
+    assert ours == pytest.approx((slope, offset), abs=0.25)
+
+
+def test_a_fit_weighs_verdicts_as_if_they_were_repeated() -> None:
+    odds, labels = [-1.0, 0.5, 1.0, 2.0, -0.5], [False, True, False, True, True]
+    weights = [1, 2, 3, 1, 2]
+    repeated = [(o, v) for o, v, w in zip(odds, labels, weights, strict=True) for _ in range(w)]
+    weighted = fit(odds, labels, weights=weights)
+    assert weighted == pytest.approx(fit([o for o, _ in repeated], [v for _, v in repeated]))
+
+
+def test_verdicts_that_the_odds_separate_get_a_finite_line() -> None:
+    slope, offset = fit([-2.0, -1.0, 1.0, 2.0], [False, False, True, True])
+    assert 0 < slope < 100
+    assert abs(offset) < 1
+
+
+def test_odds_that_point_the_wrong_way_never_turn_verdicts_round() -> None:
+    slope, _ = fit([-2.0, -1.0, 1.0, 2.0], [True, True, False, False])
+    assert slope > 0
+
+
+@pytest.mark.parametrize(
+    ("odds", "labels", "words"),
+    [
+        ([], [], "of both kinds"),
+        ([1.0, 2.0], [True, True], "of both kinds"),
+        ([1.0, 2.0], [False, False], "of both kinds"),
+        ([1.0], [True, False], "1 log-odds and 2 verdicts"),
+        ([1.0, math.nan], [True, False], "finite"),
+        ([1.0, math.inf], [True, False], "finite"),
+    ],
+)
+def test_what_can_not_be_fitted_is_refused(
+    odds: list[float], labels: list[bool], words: str
+) -> None:
+    with pytest.raises(CalibrationError, match=words):
+        fit(odds, labels)
+
+
+# Shrinking towards a prior
+
+PRIOR = Calibration("m", "p", slope=0.5, offset=-2.0)
+
+
+def test_without_verdicts_a_fit_is_its_prior() -> None:
+    assert fit([], [], prior=PRIOR) == pytest.approx((0.5, -2.0))
+
+
+def test_one_kind_of_verdict_is_enough_where_there_is_a_prior() -> None:
+    _, offset = fit([1.0, 2.0, 0.0], [True, True, True], prior=PRIOR)
+    assert -2.0 < offset < 0.0
+
+
+def test_the_more_verdicts_the_further_a_fit_goes_from_its_prior_to_its_own_way() -> None:
+    truth = np.array([1.5, 1.0])
+    distances = []
+    for count in (5, 50, 500, 5000, 50_000):
+        odds, labels = synthetic(count, *truth, seed=3)
+        distances.append(float(np.linalg.norm(np.array(fit(odds, labels, prior=PRIOR)) - truth)))
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 0.2
+
+
+def test_the_stronger_the_prior_the_closer_the_fit_stays() -> None:
+    odds, labels = synthetic(100, 1.5, 1.0, seed=4)
+    prior = np.array([0.5, -2.0])
+    moved = [
+        float(np.linalg.norm(np.array(fit(odds, labels, prior=PRIOR, strength=strength)) - prior))
+        for strength in (1, 10, 100, 1000, 1e6)
+    ]
+    assert moved == sorted(moved, reverse=True)
+    assert moved[-1] < 1e-2
+
+
+def test_an_offset_alone_moves_as_if_forty_verdicts_at_even_odds_had_been_seen() -> None:
+    """At odds 0 the slope has no say. Gradient zero: n (share - p) = (strength / 4) * offset."""
+    _, offset = fit([0.0] * 60, [True] * 45 + [False] * 15, prior=Calibration("m", "p"))
+    p = 1 / (1 + math.exp(-offset))
+    assert 60 * (0.75 - p) == pytest.approx(10 * offset, abs=1e-6)
+
+
+# Leaving questions out
+
+
+def test_left_out_probabilities_come_from_the_other_questions_alone() -> None:
+    odds, labels = synthetic(600, 0.7, -1.0, seed=5)
+    groups = [f"q{i % 3}" for i in range(600)]
+    out = calibration.left_out(odds, labels, groups)
+    others = [i for i in range(600) if i % 3 != 1]
+    slope, offset = fit([odds[i] for i in others], [labels[i] for i in others])
+    expected = sigmoid(slope * np.array(odds) + offset)
+    assert [out[i] for i in range(1, 600, 3)] == pytest.approx(expected[1::3].tolist())
+
+
+def test_turning_a_question_round_does_not_change_its_own_left_out_probabilities() -> None:
+    """The proof that nothing leaks: a question's verdicts have no say in its own probabilities."""
+    odds, labels = synthetic(300, 0.7, -1.0, seed=6)
+    groups = [f"q{i % 3}" for i in range(300)]
+    turned = [not v if g == "q0" else v for v, g in zip(labels, groups, strict=True)]
+    before = calibration.left_out(odds, labels, groups)
+    after = calibration.left_out(odds, turned, groups)
+    assert before[0::3] == after[0::3]
+    assert before[1::3] != after[1::3]
+
+
+def test_one_question_alone_can_not_be_left_out() -> None:
+    with pytest.raises(CalibrationError):
+        calibration.left_out([1.0, 2.0], [True, False], ["q", "q"])
+
+
+# The promise
+
+
+def test_a_promised_risk_holds_on_verdicts_nobody_has_seen() -> None:
+    """Bars from one half of synthetic verdicts, errors counted on the other, over many draws."""
+    for risk in (0.02, 0.05, 0.1, 0.2):
+        kept = 0
+        for seed in range(40):
+            odds, labels = synthetic(1200, 0.8, -0.5, seed)
+            slope, offset = fit(odds[:300], labels[:300])
+            p = sigmoid(slope * np.array(odds) + offset)
+            table = calibration.risk_table(p[300:700].tolist(), labels[300:700])
+            bar = Calibration("m", "p", risk_table=table).confidence_for(risk)
+            alone = np.maximum(p[700:], 1 - p[700:]) >= bar
+            wrong = (p[700:] >= 0.5) != np.array(labels[700:])
+            kept += not alone.any() or wrong[alone].mean() <= risk
+        assert kept >= 28, f"a risk of {risk} was kept in {kept} of 40 draws"
+
+
+def test_a_larger_risk_never_leaves_more_to_read() -> None:
+    odds, labels = synthetic(500, 0.8, -0.5, seed=7)
+    p = sigmoid(0.8 * np.array(odds) - 0.5).tolist()
+    c = Calibration("m", "p", risk_table=calibration.risk_table(p, labels))
+    bars = [c.confidence_for(risk) for risk in np.linspace(0.001, 0.499, 60)]
+    assert bars == sorted(bars, reverse=True)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=200),
+    st.integers(2, 60),
+)
+def test_a_risk_table_is_monotone_and_within_bounds(
+    verdicts: list[tuple[float, bool]], steps: int
+) -> None:
+    table = calibration.risk_table([p for p, _ in verdicts], [v for _, v in verdicts], steps)
+    confidences = [c for c, _ in table]
+    shares = [s for _, s in table]
+    assert confidences == sorted(confidences)
+    assert shares == sorted(shares, reverse=True)
+    assert len(table) <= steps
+    assert all(0.5 <= c <= 1 and 0 < s <= 2 for c, s in table)
+
+
+def test_a_risk_table_counts_errors_by_arithmetic() -> None:
+    """Ten verdicts at 0.9, one wrong; ten at 0.6, four wrong: 10 % and 25 %, plus one error each."""
+    p = [0.9] * 10 + [0.4] * 10
+    labels = [False] + [True] * 9 + [True] * 4 + [False] * 6
+    table = dict(calibration.risk_table(p, labels, steps=2))
+    assert table[0.9] == pytest.approx(0.1 + math.sqrt(0.1 * 0.9 / 10), abs=1e-6)
+    assert table[0.6] == pytest.approx(0.25 + math.sqrt(0.25 * 0.75 / 20), abs=1e-6)
+
+
+def test_without_a_risk_table_probabilities_are_taken_at_their_word() -> None:
+    assert Calibration("m", "p").confidence_for(0.05) == pytest.approx(0.95)
+    assert calibration.risk_table([], []) == ()
+
+
+def test_a_promise_nothing_can_keep_sends_everything_to_the_teacher() -> None:
+    c = Calibration("m", "p", risk_table=((0.5, 0.4), (0.9, 0.2)))
+    assert c.confidence_for(0.1) == math.inf
+    assert c.confidence_for(0.2) == 0.9
+    assert c.confidence_for(0.4) == 0.5
+
+
+# Calibration error
+
+
+@pytest.mark.parametrize(
+    ("p", "labels", "error"),
+    [
+        ([0.0, 1.0], [False, True], 0.0),
+        ([1.0, 0.0], [False, True], 1.0),
+        ([0.5] * 20, [True, False] * 10, 0.0),
+        ([0.8] * 20, [True, False] * 10, 0.3),
+    ],
+)
+def test_calibration_error_is_the_gap_between_promise_and_share(
+    p: list[float], labels: list[bool], error: float
+) -> None:
+    assert calibration.expected_calibration_error(p, labels) == pytest.approx(error)
+
+
+def test_a_fit_mends_the_calibration_error_of_a_lenient_model() -> None:
+    odds, labels = synthetic(3000, 0.5, -2.0, seed=8)
+    raw = sigmoid(np.array(odds)).tolist()
+    slope, offset = fit(odds[:1500], labels[:1500])
+    mended = sigmoid(slope * np.array(odds[1500:]) + offset).tolist()
+    assert calibration.expected_calibration_error(raw[1500:], labels[1500:]) > 0.25
+    assert calibration.expected_calibration_error(mended, labels[1500:]) < 0.06
+
+
+# Files
+
+
+def test_a_calibration_comes_back_from_its_file(tmp_path: Path) -> None:
+    c = Calibration(
+        "model", "verdict/zeroshot.v1", "adapter", 0.31, -2.5,
+        risk_table=((0.5, 0.3), (0.9, 0.05)), ece=0.04, verdicts=812, data=("course", "other"),
+    )  # fmt: skip
+    path = tmp_path / "deep" / "c.json"
+    c.save(path)
+    assert calibration.load(path) == c
+
+
+def test_a_calibration_is_found_for_exactly_its_model_adapter_and_prompt(tmp_path: Path) -> None:
+    c = Calibration("model", "prompt", None, 0.5, 1.0)
+    c.save(tmp_path / "c.json")
+    known = Calibrations(tmp_path)
+    assert known.find("model", None, "prompt") == c
+    assert known.find("model", "adapter", "prompt") is None
+    assert known.find("model", None, "prompt2") is None
+    assert known.find("Model", None, "prompt") is None
+    assert Calibrations(tmp_path / "nothing").find("model", None, "prompt") is None
+
+
+@pytest.mark.parametrize("name", ["model", "prompt", "adapter", "slope", "offset"])
+def test_whatever_changes_a_verdict_changes_the_identity(name: str) -> None:
+    values: dict[str, Any] = {"model": "m", "prompt": "p", "adapter": "a", "slope": 1, "offset": 0}
+    other = values | {name: 2 if isinstance(values[name], int) else "x"}
+    assert Calibration(**values).identity != Calibration(**other).identity
+    assert Calibration(**values).identity == Calibration(**values, verdicts=9).identity
+    assert calibration.describe(None) == {"calibration": None}
+    assert calibration.describe(Calibration(**values)) == {
+        "calibration": Calibration(**values).identity
+    }
+
+
+GOOD = {"format": calibration.FORMAT, "model": "m", "prompt": "p", "slope": 1.0, "offset": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not a calibration"),
+        (b"{", "not a calibration"),
+        (b"\xff\xfe", "not a calibration"),
+        (b"[]", "format"),
+        (b'"text"', "format"),
+        (b"{}", "format"),
+        (json.dumps(GOOD | {"format": "llmarking-calibration/2"}).encode(), "format"),
+        (json.dumps({"format": calibration.FORMAT}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"surplus": 1}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"slope": "1.0"}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"offset": None}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"slope": math.nan}).encode(), "finite"),
+        (json.dumps(GOOD | {"offset": -math.inf}).encode(), "finite"),
+        (json.dumps(GOOD | {"slope": 0}).encode(), "turn verdicts round"),
+        (json.dumps(GOOD | {"slope": -0.5}).encode(), "turn verdicts round"),
+        (json.dumps(GOOD | {"risk_table": 5}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"risk_table": [[0.5]]}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"risk_table": [[0.5, "x"]]}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"risk_table": [[0.9, 0.1], [0.5, 0.2]]}).encode(), "rising"),
+        (json.dumps(GOOD | {"risk_table": [[0.2, 0.1]]}).encode(), "risk_table"),
+        (json.dumps(GOOD | {"risk_table": [[0.9, math.nan]]}).encode(), "risk_table"),
+    ],
+)
+def test_a_malformed_file_is_refused_by_name(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    with pytest.raises(CalibrationError, match=rf"bad\.json: .*{words}"):
+        calibration.load(path)
+    with pytest.raises(CalibrationError):
+        Calibrations(tmp_path)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match=r"none\.json"):
+        calibration.load(tmp_path / "none.json")
+
+
+def test_every_calibration_that_ships_can_be_read() -> None:
+    Calibrations()
