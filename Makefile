@@ -10,7 +10,7 @@ BENCH ?= bench/bench_*.py
 
 PY := .venv/bin/python
 SETUP = PYTHON="$(PYTHON)" MAKE_GOAL="$@" sh scripts/setup.sh \
-	--device "$(DEVICE)" --wheels "$(WHEELS)" --torch-index "$(TORCH_INDEX)"
+	--device "$(DEVICE)" --wheels "$(WHEELS)" --torch-index "$(TORCH_INDEX)" $(if $(V),--verbose)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check fix bench lock clean distclean
@@ -18,7 +18,7 @@ SETUP = PYTHON="$(PYTHON)" MAKE_GOAL="$@" sh scripts/setup.sh \
 .SUFFIXES:
 
 help: ## this list
-	@echo "make TARGET [PYTHON=python3] [DEVICE=auto|cpu|gpu] [WHEELS=folder] [TORCH_INDEX=address] [ARGS=…]"
+	@echo "make TARGET [PYTHON=python3] [DEVICE=auto|cpu|gpu] [WHEELS=folder] [TORCH_INDEX=address] [ARGS=…] [V=1]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
 setup: ## make .venv, for a GPU where nvidia-smi finds one
@@ -56,4 +56,5 @@ clean: ## remove caches and build leftovers
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean ## and .venv; models in the cache stay
+	@if [ -f .venv/outside ]; then rm -rf "$$(cat .venv/outside)"; fi
 	rm -rf .venv

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -197,11 +197,10 @@ class Environment:
         told = "\n".join(f"    {line}" for line in shown)
         return f"pip failed. {reason or ''}\n{told}\n  All of it: {self.log}"
 
-    def offers(self, package: str, version: str, index: str | None = None) -> tuple[bool, str]:
+    def offers(self, package: str, version: str, *source: str) -> tuple[bool, str]:
         """Whether pip can find this version, asking once and not for long; and what pip said."""
-        quick = ("--retries", "0", "--timeout", "5")
-        where = ("--index-url", index) if index else ()
-        command, environ = self.command("index", "versions", package, "--pre", *quick, *where)
+        quick = ("--retries", "1", "--timeout", "5")
+        command, environ = self.command("index", "versions", package, "--pre", *quick, *source)
         try:
             asked = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
         except subprocess.TimeoutExpired:
@@ -210,23 +209,24 @@ class Environment:
         return version in listed, asked.stdout + asked.stderr
 
 
-def torch_missing(version: str, index: str, said: str) -> str:
-    """What to do on a machine that reaches no index with this torch."""
-    unreachable = re.search(
-        r"(name resolution|not known|timed out|Max retries|refused|unreachable)", said
+def torch_missing(version: str, asked: Sequence[tuple[str, str]]) -> str:
+    """What to do on a machine that finds this torch nowhere; `asked` is each place and its answer."""
+    lost = r"name resolution|not known|timed out|Max retries|refused|unreachable|no answer"
+    told = "\n".join(
+        f"    {place:<40} "
+        + ("cannot be reached" if re.search(lost, said) else "none for this Python and machine")
+        for place, said in asked
     )
-    state = "cannot be reached from here" if unreachable else "has none for this Python and machine"
     tag = "".join(map(str, sys.version_info[:2]))
-    return f"""torch {version} is nowhere to be had.
-    pip's own sources  have no such version (see `pip config list`)
-    {index}  {state}
+    return f"""torch {version} is nowhere to be had. Asked for it:
+{told}
   It is published on PyTorch's CPU index only, and about 200 MB. Either
   - name a mirror of that index:
-      make TORCH_INDEX=https://mirror.example/whl/cpu
+      make TORCH_INDEX=https://mirror.example/whl/cpu …
   - or fetch it where the index can be reached, bring the folder here, and name it:
       pip download --no-deps --dest wheels --only-binary :all: --python-version {tag} \\
           --platform manylinux_2_28_{platform.machine()} --index-url {TORCH_INDEX} torch=={version}
-      make WHEELS=/path/to/wheels"""
+      make WHEELS=/path/to/wheels …"""
 
 
 def install_torch(environment: Environment, lock: Path, index: str) -> None:
@@ -237,14 +237,15 @@ def install_torch(environment: Environment, lock: Path, index: str) -> None:
     if environment.has(f"torch-{version}"):
         return
     begin = time.monotonic()
-    found, _ = environment.offers("torch", version)
-    source: tuple[str, ...] = ()
-    if not found:
-        source = ("--index-url", index)
-        found, said = environment.offers("torch", version, index)
-        if not found:
-            raise SetupError(torch_missing(version, index, said))
-    place = index if source else "pip's own sources"
+    own = "pip's own sources (pip config list)"
+    asked = []
+    for place, source in ((own, ()), (index, ("--index-url", index))):
+        found, said = environment.offers("torch", version, *source)
+        asked.append((place, said))
+        if found:
+            break
+    else:
+        raise SetupError(torch_missing(version, asked))
     say(f"    torch {version} from {place}")
     environment.pip("install", "--no-deps", "--progress-bar", "off", *source, f"torch=={version}")
     say(f"      {time.monotonic() - begin:.0f} s")
@@ -259,6 +260,45 @@ def install_lock(environment: Environment, lock: Path) -> None:
         "install", "--no-deps", "--progress-bar", "off", "-r", str(lock), packages=packages
     )
     say(f"      {time.monotonic() - begin:.0f} s")
+
+
+def shelter(venv: Path) -> Path:
+    """Where the environment really goes: vLLM compiles and preloads libraries by paths that stand
+    in command lines unquoted, so a folder like `My Projects` must not be part of them.
+    """
+    unsafe = re.compile(r"""[\s:;"'`$&|<>()*?\\]""")
+    if not unsafe.search(str(venv)):
+        return venv
+    caches = [Path(f"/var/tmp/cache-{os.getuid()}")]
+    with suppress(RuntimeError):  # no home at all
+        caches.insert(0, Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser())
+    for cache in caches:
+        real = cache / "llmarking" / f"venv-{digest(str(venv))}"
+        if cache.is_absolute() and not unsafe.search(str(real)):
+            try:
+                real.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError:
+                continue
+            if real.parent.stat().st_uid == os.getuid():
+                return real
+    raise SetupError(
+        f"vLLM cannot work from a path with spaces, as in {venv}.\n"
+        "  Move this folder, or set XDG_CACHE_HOME to a folder without spaces."
+    )
+
+
+def stand_in(venv: Path, real: Path) -> None:
+    """Make `venv` lead to the environment at `real`, for `.venv/bin/python` and `activate`."""
+    if (venv / "pyvenv.cfg").exists():
+        shutil.rmtree(venv)
+    programs = venv / "bin"
+    programs.mkdir(parents=True, exist_ok=True)
+    (venv / "outside").write_text(f"{real}\n", encoding="utf-8")
+    for name in ("python", "python3"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {real}/bin/python "$@"\n', encoding="utf-8")
+        program.chmod(0o755)
+    (programs / "activate").write_text(f". {real}/bin/activate\n", encoding="utf-8")
 
 
 @contextmanager
@@ -291,7 +331,8 @@ def check_machine(path: Path, device: str) -> None:
 def install(options: argparse.Namespace) -> None:
     begin = time.monotonic()
     device = find_device(options.device)
-    environment = Environment(options.venv.absolute(), options.wheels, options.verbose)
+    venv = options.venv.absolute()
+    environment = Environment(shelter(venv), options.wheels, options.verbose)
     if options.wheels and not Path(options.wheels).is_dir():
         raise SetupError(f"WHEELS={options.wheels}: no such folder")
     if options.wheels:
@@ -303,20 +344,27 @@ def install(options: argparse.Namespace) -> None:
             locks["dev"] = ROOT / "constraints-dev.txt"
         keys = {name: digest(lock.read_bytes()) for name, lock in locks.items()}
         keys["project"] = digest(str(ROOT), (ROOT / "pyproject.toml").read_bytes())
+        keys["place"] = digest(str(venv))
         reason = environment.broken()
         if environment.has(f"{OTHER[device]}-*"):
             reason = "is for the other kind of machine"
-        if reason is None and keys.items() <= environment.stamps.items():
+        if environment.stamps.get("place", keys["place"]) != keys["place"]:
+            reason = "was made in another folder"
+        ready = (venv / "bin" / "python").exists() and keys.items() <= environment.stamps.items()
+        if reason is None and ready:
             return
 
         kind = "a GPU" if device == "gpu" else "no GPU"
         version = platform.python_version()
-        say(f"Setting up {options.venv} for Python {version} on a machine with {kind}.")
+        say(f"Setting up {venv} for Python {version} on a machine with {kind}.")
         check_machine(environment.path, device)
         if reason is not None:
             if environment.path.exists():
-                say(f"    the present {options.venv} {reason}: made anew")
+                say(f"    the present {environment.path} {reason}: made anew")
             environment.create()
+        if environment.path != venv:
+            say(f"    in {environment.path}, for vLLM's sake a path without spaces")
+            stand_in(venv, environment.path)
         environment.log.write_text("", encoding="utf-8")
         for name, lock in locks.items():
             if environment.stamps.get(name) == keys[name]:
@@ -331,6 +379,7 @@ def install(options: argparse.Namespace) -> None:
             environment.stamp(name, keys[name])
         environment.pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
         environment.stamp("project", keys["project"])
+        environment.stamp("place", keys["place"])
     say(f"Ready after {time.monotonic() - begin:.0f} s.")
 
 
