@@ -41,7 +41,9 @@ def print_question(out: Console, question: Question) -> None:
 def print_answer(out: Console, answer: str) -> None:
     """A student's answer, set off from our own words."""
     shown = _text(answer) if answer.strip() else _text("(empty)", "dim")
-    out.print(Padding(shown, (1, 0, 1, 2), expand=False))
+    out.print()
+    out.print(Padding(shown, (0, 0, 0, 2), expand=False))
+    out.print()
 
 
 class Feedback:
@@ -63,7 +65,7 @@ class Feedback:
         if point.held is None:
             text.append(f" (no verdict: {point.outcome})", "yellow")
         elif point.needs_review:
-            text.append(" (a teacher should look)", "yellow")
+            text.append(" (unsure)", "yellow")
         probability = "–" if point.probability is None else f"{point.probability:.0%}"
         self._row(sign, f"Point {point.id}", f"{earned} / {point.mark:g}", probability, text, style)
 
@@ -102,14 +104,9 @@ class Feedback:
         if grade.needs_review:
             why = "; ".join([FLAGS[flag] for flag in grade.flags] or [FLAGS[Flag.UNSURE]])
             # The search for evidence may have made a point unsure that was printed as sure.
-            unsure = ", ".join(str(point.id) for point in grade.points if point.needs_review)
-            where = f" (point {unsure})" if unsure else ""
+            unsure = _points([point.id for point in grade.points if point.needs_review])
+            where = f" at {unsure}" if unsure else ""
             self._out.print(_text(f"A teacher should look{where}: {why}.", "yellow"))
-        about = [grade.model, f"{grade.method} method", f"{grade.shots} examples"]
-        about += [f"prompt {grade.prompt_version}"]
-        if grade.method == "verdict":
-            about += [f"calibration {grade.calibration}" if grade.calibration else "not calibrated"]
-        self._out.print(_text(" · ".join(about), "dim"))
 
     def _row(
         self, sign: str, label: str, marks: str, probability: str, text: Text, style: str
@@ -124,6 +121,15 @@ class Feedback:
         self._out.print(table)
 
 
+def print_about(out: Console, grade: GradeResponse) -> None:
+    """What it was graded with."""
+    about = [grade.model, f"{grade.method} method", f"{grade.shots} examples"]
+    about += [f"prompt {grade.prompt_version}"]
+    if grade.method == "verdict":
+        about += [f"calibration {grade.calibration}" if grade.calibration else "not calibrated"]
+    out.print(_text(" · ".join(about), "dim"))
+
+
 def teacher_mark(grade: GradeResponse, teacher: Mapping[int, bool]) -> float:
     """What the teacher's verdicts are worth."""
     return round(sum(p.mark for p in grade.points if teacher.get(p.id)), 6)
@@ -131,9 +137,14 @@ def teacher_mark(grade: GradeResponse, teacher: Mapping[int, bool]) -> float:
 
 def compare(grade: GradeResponse, teacher: Mapping[int, bool]) -> str:
     """The teacher's mark in words, and on which points the grade differs."""
-    differ = [str(p.id) for p in grade.points if p.held is not teacher.get(p.id)]
-    which = f", otherwise on point {', '.join(differ)}" if differ else ", the same on every point"
-    return f"The teacher gave {teacher_mark(grade, teacher):g} / {grade.full_mark:g}{which}."
+    differ = _points([p.id for p in grade.points if p.held is not teacher.get(p.id)])
+    which = f"differing on {differ}" if differ else "the same on every point"
+    return f"The teacher gave {teacher_mark(grade, teacher):g} / {grade.full_mark:g}, {which}."
+
+
+def _points(ids: Sequence[int]) -> str:
+    listed = ", ".join(map(str, ids))
+    return f"point{'s' if len(ids) > 1 else ''} {listed}" if ids else ""
 
 
 def print_questions(out: Console, questions: Sequence[Question], *, as_json: bool = False) -> None:

@@ -14,6 +14,7 @@ from llmarking.domain import Question, StudentAnswer
 from llmarking.errors import LLMarkingError, RequestRefused
 from llmarking.feedback import (
     Feedback,
+    print_about,
     print_answer,
     print_question,
     print_questions,
@@ -83,6 +84,8 @@ class Student:
         grade = self._grade(question, answer)
         if self._settings.as_json:
             self._print_json(Attempt(answer, grade).as_json())
+        else:
+            print_about(self._terminal.out, grade)
         return ExitCode.OK
 
     def talk(self, question: Question | None = None) -> int:
@@ -161,7 +164,8 @@ class Student:
         self._terminal.note("Type your answer; an empty line ends it.")
         while text := self._read_answer():
             try:
-                self._grade(question, StudentAnswer("", question.code, text))
+                grade = self._grade(question, StudentAnswer("", question.code, text))
+                print_about(self._terminal.out, grade)
             except KeyboardInterrupt:
                 self._terminal.note("(stopped)")
             except LLMarkingError as error:
@@ -215,6 +219,7 @@ class Student:
         if graded:
             self._terminal.out.rule(style="dim")
             print_summary(self._terminal.out, graded)
+            print_about(self._terminal.out, graded[-1][1])
 
     def _print_json(self, value: dict[str, Any]) -> None:
         self._terminal.write(json.dumps(value, ensure_ascii=False) + "\n")

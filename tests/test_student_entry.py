@@ -15,7 +15,9 @@ from test_courses import COURSE, write
 from test_vllm_client import Signal
 
 from llmarking.courses import example_course
+from llmarking.domain import Flag
 from llmarking.engine import ScriptedEngine
+from llmarking.feedback import FLAGS
 
 SCRIPT = "student_entry.py"
 Serve = Callable[..., str]
@@ -127,7 +129,7 @@ def test_prose(live_server_factory: Serve, course: str) -> None:
     assert "✓ Point 1 2 / 2 – stores pairs" in shown
     assert "? Point 2 – / 1 – is fast (no verdict: missing)" in shown
     assert "Point 1 It says pairs." in shown
-    assert "A teacher should look (point 2): a verdict could not be read" in shown
+    assert "A teacher should look at point 2: a verdict could not be read" in shown
 
 
 @pytest.mark.parametrize(("n", "shown"), [("0", 0), ("1", 1), ("2", 3)])
@@ -140,6 +142,11 @@ def test_examples_shown_to_the_model(live_server_factory: Serve, n: str, shown: 
     assert json.loads(done.stdout)["grade"]["shots"] == shown
     seen = [example.answer in engine.prompts[0] for example in question.examples]
     assert seen == [i < shown for i in range(len(question.examples))]
+
+
+def test_every_flag_has_words() -> None:
+    """Whatever the server flags, the student reads a sentence."""
+    assert set(FLAGS) == set(Flag)
 
 
 def test_list() -> None:
