@@ -74,7 +74,7 @@ class StudentAnswer:
     """What a student wrote, with the teacher's verdicts where they are known (evaluation only).
 
     Attributes:
-        score: the teacher's mark as a fraction of the full mark, where the answer was marked as a whole.
+        score: the teacher's mark as a fraction of the full mark, where it was given for the whole.
     """
 
     id: str
