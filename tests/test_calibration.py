@@ -65,7 +65,7 @@ def test_a_calibration_never_changes_the_order_of_two_answers(
 
 
 def test_a_fit_of_one_odds_value_is_the_share_of_true() -> None:
-    """With all odds alike and a slope that can't help, the probability must be the share: 3 of 4."""
+    """With all odds alike no slope can help, and the probability must be the share: 3 of 4."""
     slope, offset = fit([0.0] * 400, [True] * 300 + [False] * 100)
     assert sigmoid(np.array(offset)) == pytest.approx(0.75, abs=1e-4)
     assert slope == pytest.approx(1.0)
@@ -243,7 +243,7 @@ def test_a_risk_table_is_monotone_and_within_bounds(
 
 
 def test_a_risk_table_counts_errors_by_arithmetic() -> None:
-    """Ten verdicts at 0.9, one wrong; ten at 0.6, four wrong: 10 % and 25 %, plus one error each."""
+    """One of ten wrong at 0.9, four of ten at 0.6: 10 % and 25 %, plus a standard error each."""
     p = [0.9] * 10 + [0.4] * 10
     labels = [False] + [True] * 9 + [True] * 4 + [False] * 6
     table = dict(calibration.risk_table(p, labels, steps=2))
