@@ -25,8 +25,8 @@ UV = "uv==0.13.9"  # resolves for other machines than this one, as pip cannot
 EXCLUDED = {
     "cpu": [*NEVER_ON_CPU, "triton"]  # triton: a gigabyte that xgrammar asks for and only GPUs use
 }
-# `==2.13.0` would take the CPU build, too, where pip can see one.
-REFUSED = {"gpu": ("torch==2.13.0", "torch==2.13.0,!=2.13.0+cpu")}
+# pip takes the CPU build for `==2.13.0`, too, where it can see one.
+NOT_FOR_GPUS = "!=2.13.0+cpu"
 # What no wheel's metadata say on every machine, so that the resolver misses it.
 ADDED = {"cpu": ["intel-cmplr-lib-ur==2024.2.1 ; platform_machine == 'x86_64'  # via intel-openmp"]}
 
@@ -85,29 +85,29 @@ def uv_environment(pip: Environment, wheels: str, torch_index: str) -> dict[str,
 
 def lock(name: str, source: Path, environ: dict[str, str], options: Sequence[str]) -> int:
     """Resolve one requirements file into its lock file; return how many packages it holds."""
-    target = ROOT / f"constraints-{name}.txt"
+    target, cpu = (ROOT / f"constraints-{lock}.txt" for lock in (name, "cpu"))
     with tempfile.TemporaryDirectory() as folder:
-        wanted, left_out, refused, resolved = (Path(folder) / part for part in "abcd")
+        wanted, left_out, limits, resolved = (Path(folder) / part for part in "abcd")
         lines = source.read_text(encoding="utf-8").splitlines()
         wanted.write_text("\n".join(line for line in lines if not line.startswith("-c")))
         left_out.write_text("\n".join(EXCLUDED.get(name, [])))
-        locked, safer = REFUSED.get(name, ("", ""))
-        refused.write_text(safer)
-        known = target if target.exists() else ROOT / "constraints-cpu.txt"
+        limits.write_text(f"torch{NOT_FOR_GPUS}" if name == "gpu" else "")
+        if name == "dev":  # goes on top of the others, so it must not want anything else
+            limits = cpu
+        known = target if target.exists() else cpu
         resolved.write_text(known.read_text(encoding="utf-8") if known.exists() else "")
         command = [
             *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal"),
             *("--python-version", "3.11", "--fork-strategy", "fewest", "--no-header"),
             *("--annotation-style", "line", "--excludes", str(left_out)),
-            *("--constraints", str(refused)),
-            *("--output-file", str(resolved), *options, str(wanted)),
+            *("--constraints", str(limits), "--output-file", str(resolved)),
+            *(*options, str(wanted)),
         ]
         subprocess.run(command, env=environ, check=True, cwd=folder)
         found = resolved.read_text(encoding="utf-8").splitlines()
-    pins = [
-        safer if pin.split(" #")[0].strip() == locked else pin
-        for pin in trim([*found, *ADDED.get(name, [])])
-    ]
+    pins = trim([*found, *ADDED.get(name, [])])
+    if name == "gpu":
+        pins = [re.sub(r"^(torch==\S+)(?= |$)", rf"\1,{NOT_FOR_GPUS}", pin) for pin in pins]
     head = [
         f"# Every version behind {source.name}, written by `make lock`; do not edit.",
         "# `make setup` installs exactly this, by `pip install --no-deps -r`.",
