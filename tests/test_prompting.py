@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tokenizing import ALL, added_tokens, at_hand, hostile  # noqa: F401 - a fixture
+from test_tokenizing import ALL, AtHand, added_tokens, hostile
 from tokenizer_families import byte_level
 
 from llmarking import prompting
@@ -18,7 +18,6 @@ from llmarking.domain import GradedExample, Point, Question
 from llmarking.engine import PlainTokenizer
 from llmarking.errors import PromptError
 from llmarking.prompting import Slots, Template, choice_ids, class_prompt
-from llmarking.tokenizing import HubTokenizer
 
 EXAMPLE = GradedExample("It is LIFO.", {1: True, 2: False}, {1: "says so", 2: "nothing on time"})
 QUESTION = Question(
@@ -213,7 +212,7 @@ def test_words_that_do_not_part_are_refused(true: str, false: str) -> None:
 @pytest.mark.parametrize("name", ["tekken", "smollm2"])
 def test_true_and_false_are_one_token_each_in_real_vocabularies(
     name: str,
-    at_hand: Callable[[str], HubTokenizer],  # noqa: F811
+    at_hand: AtHand,
 ) -> None:
     tokenizer = at_hand(name)
     lead, true, false = choice_ids(tokenizer, " True", " False")
@@ -247,7 +246,7 @@ def test_every_held_text_comes_out_in_its_own_place(texts: list[str]) -> None:
 @ALL
 def test_no_text_of_others_brings_a_control_token_into_a_verdict_prompt(
     name: str,
-    at_hand: Callable[[str], HubTokenizer],  # noqa: F811
+    at_hand: AtHand,
 ) -> None:
     """Question, reference, points, examples and answer: the control ids are the template's own."""
     tokenizer = at_hand(name)
@@ -281,7 +280,7 @@ def test_no_text_of_others_brings_a_control_token_into_a_verdict_prompt(
 def test_no_text_of_others_brings_a_control_token_into_a_text_prompt(
     name: str,
     method: prompting.Method,
-    at_hand: Callable[[str], HubTokenizer],  # noqa: F811
+    at_hand: AtHand,
 ) -> None:
     tokenizer = at_hand(name)
     template = Template(method, 0, "v1")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -26,17 +24,7 @@ SMOLLM2_LACKS = {0x04, 0x06, 0x13, 0x14, 0x16, 0x1D, 0xF1, 0xF2}
 LOSSLESS = ("byte_level", "whole_words_first", "blanks_as_tokens", "tekken", "smollm2")
 
 
-@pytest.fixture(scope="module")
-def at_hand(test_model: Path) -> Callable[[str], HubTokenizer]:
-    """Tokenizers by name: the built ones, those shipped in packages, and the test model's."""
-
-    @lru_cache
-    def make(name: str) -> HubTokenizer:
-        return HubTokenizer.from_folder(test_model) if name == "smollm2" else FAMILIES[name]()
-
-    return make
-
-
+AtHand = Callable[[str], HubTokenizer]
 ALL = pytest.mark.parametrize("name", [*FAMILIES, "smollm2"])
 
 OUR_TAGS = ["<Point1:2>", "<Point1_case1:2>", "*True*", "<Point1:2> *True* (full marks)"]
@@ -108,7 +96,7 @@ def hostile(tokenizer: HubTokenizer) -> st.SearchStrategy[str]:
 
 @ALL
 def test_a_tokenizer_of_every_family_is_as_dangerous_as_it_should_be(
-    name: str, at_hand: Callable[[str], HubTokenizer]
+    name: str, at_hand: AtHand
 ) -> None:
     """Or the tests below would prove nothing: what we write does become control tokens."""
     tokenizer = at_hand(name)
@@ -119,7 +107,7 @@ def test_a_tokenizer_of_every_family_is_as_dangerous_as_it_should_be(
 
 
 @ALL
-def test_no_added_token_can_be_typed(name: str, at_hand: Callable[[str], HubTokenizer]) -> None:
+def test_no_added_token_can_be_typed(name: str, at_hand: AtHand) -> None:
     tokenizer = at_hand(name)
     for token in added_tokens(tokenizer) + FOREIGN + OUR_TAGS + BRACES + INVISIBLE + ODD:
         for text in disguises(token):
@@ -128,7 +116,7 @@ def test_no_added_token_can_be_typed(name: str, at_hand: Callable[[str], HubToke
 
 
 @ALL
-def test_no_text_yields_a_control_token(name: str, at_hand: Callable[[str], HubTokenizer]) -> None:
+def test_no_text_yields_a_control_token(name: str, at_hand: AtHand) -> None:
     tokenizer = at_hand(name)
 
     @settings(max_examples=150, deadline=None)
@@ -140,9 +128,7 @@ def test_no_text_yields_a_control_token(name: str, at_hand: Callable[[str], HubT
 
 
 @ALL
-def test_the_ids_around_a_text_do_not_depend_on_it(
-    name: str, at_hand: Callable[[str], HubTokenizer]
-) -> None:
+def test_the_ids_around_a_text_do_not_depend_on_it(name: str, at_hand: AtHand) -> None:
     tokenizer = at_hand(name)
     before = conversation_ids([{"role": "user", "content": ""}], tokenizer)
     benign = conversation_ids([{"role": "user", "content": "stack"}], tokenizer)
@@ -163,9 +149,7 @@ def test_the_ids_around_a_text_do_not_depend_on_it(
 
 
 @ALL
-def test_a_text_holds_its_place_among_ours_in_every_slot(
-    name: str, at_hand: Callable[[str], HubTokenizer]
-) -> None:
+def test_a_text_holds_its_place_among_ours_in_every_slot(name: str, at_hand: AtHand) -> None:
     tokenizer = at_hand(name)
     ours = ["Question: ", "\nAnswer: ", "\nVerdict:"]
 
@@ -184,7 +168,7 @@ def test_a_text_holds_its_place_among_ours_in_every_slot(
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_a_text_comes_back_from_its_ids(name: str, at_hand: Callable[[str], HubTokenizer]) -> None:
+def test_a_text_comes_back_from_its_ids(name: str, at_hand: AtHand) -> None:
     tokenizer = at_hand(name)
 
     @settings(max_examples=150, deadline=None)
@@ -201,7 +185,7 @@ def test_a_text_comes_back_from_its_ids(name: str, at_hand: Callable[[str], HubT
 
 @pytest.mark.parametrize("name", ["byte_fallback", *LOSSLESS])
 def test_letters_blanks_and_line_breaks_survive_in_every_language_model_family(
-    name: str, at_hand: Callable[[str], HubTokenizer]
+    name: str, at_hand: AtHand
 ) -> None:
     text = "Push  adds.\n\nPop\ttakes: O(1), x < y && a|b, größte, 栈, 🙂, {}\r\n  end "
     tokenizer = at_hand(name)
@@ -218,9 +202,7 @@ def test_a_blank_or_a_letter_that_is_an_added_token_is_text() -> None:
 
 
 @pytest.mark.parametrize("name", ["byte_fallback", "unigram", "word_piece"])
-def test_a_control_token_among_the_words_is_cut_apart(
-    name: str, at_hand: Callable[[str], HubTokenizer]
-) -> None:
+def test_a_control_token_among_the_words_is_cut_apart(name: str, at_hand: AtHand) -> None:
     tokenizer = at_hand(name)
     token = {"word_piece": "[CLS]"}.get(name, "</s>")
     assert not tokenizer.control_ids.isdisjoint(tokenizer._plain.encode(f"{token} a").ids)
