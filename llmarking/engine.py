@@ -1,6 +1,7 @@
-"""What grading and the server need of an engine, and an engine without a model that answers from a script.
+"""What grading and the server need of an engine, and one without a model that follows a script.
 
-An engine knows token ids and sampling; it knows neither HTTP nor rubrics. `vllm_engine.py` has the real one.
+An engine knows token ids and sampling; it knows neither HTTP nor rubrics. `vllm_engine.py` has the
+real one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from math import exp, log1p
 from typing import Any, Protocol
 
 from llmarking.domain import Completion, Generation, Message, Reading, Sampling
@@ -24,11 +26,11 @@ class Tokenizer(Protocol):
         ...
 
     def encode_plain(self, text: str) -> list[int]:
-        """Ids of text that somebody else wrote: none of them is a control token, whatever it says."""
+        """Ids of text that somebody else wrote: no control token, whatever it says."""
         ...
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Ids of a whole prompt that the caller wrote, begun as the model expects a text to begin."""
+        """Ids of a whole prompt that the caller wrote, begun as the model expects one to begin."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
@@ -90,8 +92,9 @@ class Engine(Protocol):
     ) -> AsyncIterator[Generation]:
         """Yield what has been generated so far, until every sample is finished.
 
-        Closing the iterator, or cancelling the task that waits on it, stops the request in the engine.
-        With a JSON `schema`, only text that satisfies it can come out; with `choices`, only one of them.
+        Closing the iterator, or cancelling the task that waits on it, stops the request in the
+        engine. With a JSON `schema`, only text that satisfies it can come out; with `choices`, only
+        one of them.
         """
         ...
 
@@ -106,8 +109,9 @@ class Engine(Protocol):
     ) -> Reading:
         """Read the log-probability of each of `token_ids` at the end of every tail.
 
-        The model sees prompt + tails[0] + tails[1] + …; row i of the result is what it expects right
-        after tails[i]. Nothing is sampled: what follows a tail is the next tail, whatever it expected.
+        The model sees prompt + tails[0] + tails[1] + …; row i of the result is what it expects
+        right after tails[i]. Nothing is sampled: what follows a tail is the next tail, whatever it
+        expected.
 
         Returns:
             log-probabilities of shape [len(tails)][len(token_ids)].
@@ -129,7 +133,7 @@ class PlainTokenizer:
     CONTROL = ("<|start|>", "<|end|>")
 
     def encode(self, text: str) -> list[int]:
-        """Bytes as ids 0…255; a control token becomes a single id above them, as real tokenizers do."""
+        """Bytes as ids 0…255; a control token becomes a single id above them."""
         ids: list[int] = []
         for part in re.split("(" + "|".join(map(re.escape, self.CONTROL)) + ")", text):
             if part in self.CONTROL:
@@ -177,17 +181,17 @@ def _echo(prompt: str) -> str:
 
 
 def _coin(prompt: str) -> float:
-    """Log-odds in [-4, 4] that depend on the prompt alone, so that the same prompt gets the same verdict."""
+    """Log-odds in [-4, 4] that depend on the prompt alone: the same prompt, the same verdict."""
     digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()
     return (int.from_bytes(digest[:4], "big") / 2**32 - 0.5) * 8
 
 
 class ScriptedEngine:
-    """An engine without a model: `reply` makes its texts, `odds` its verdicts, both from the prompt's text.
+    """An engine without a model: `reply` makes its texts and `odds` its verdicts from the prompt.
 
-    It ships with the package (`vllm_server.py -m scripted`), so that everything above the model can be
-    tried and tested without one. By default it echoes, and its verdicts are coin flips that depend on
-    nothing but the prompt.
+    It ships with the package (`vllm_server.py -m scripted`), so that everything above the model can
+    be tried and tested without one. By default it echoes, and its verdicts are coin flips that
+    depend on nothing but the prompt.
 
     Args:
         delay: seconds between words and before a reading, through `sleep`.
@@ -242,7 +246,9 @@ class ScriptedEngine:
     ) -> AsyncIterator[Generation]:
         await self.check_health()
         text = choices[0] if choices else self._reply(self._tokenizer.decode(prompt))
-        words = re.findall(r"\S+\s*|\s+", text)[: sampling.max_tokens] or [""]
+        words = re.findall(r"\S+\s*|\s+", text) or [""]
+        whole = len(words) <= sampling.max_tokens
+        words = words[: sampling.max_tokens]
         self._running.add(request_id)
         done = False
         try:
@@ -254,7 +260,8 @@ class ScriptedEngine:
                 cut = _first_stop(so_far, sampling.stop)
                 last = cut is not None or index == len(words) - 1
                 shown = so_far if cut is None else so_far[:cut]
-                completion = Completion(shown, "stop" if last else None)
+                reason = "stop" if whole or cut is not None else "length"
+                completion = Completion(shown, reason if last else None)
                 # Before the last word is handed out: the caller may never come back for more.
                 done = last
                 yield Generation((completion,) * sampling.n, len(prompt), 0, index + 1)
@@ -301,8 +308,6 @@ class ScriptedEngine:
 
 def _softplus(x: float) -> float:
     """ln(1 + e^x) without overflow."""
-    from math import exp, log1p
-
     return max(x, 0.0) + log1p(exp(-abs(x)))
 
 
