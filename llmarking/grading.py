@@ -1,7 +1,8 @@
 """Marks an answer: verdicts read from the model, calibrated, added up here, then explained.
 
-Knows neither HTTP nor vLLM. A student's text reaches the model only through `prompting`, and what comes back
-is a pair of log-probabilities per point, so there is no reply that could be malformed or obeyed.
+Knows neither HTTP nor vLLM. A student's text reaches the model only through `prompting`, and what
+comes back is a pair of log-probabilities per point, so there is no reply that could be malformed or
+obeyed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any, Literal
 
 from llmarking import evidence, prose
@@ -29,7 +31,7 @@ from llmarking.domain import (
     Verdict,
 )
 from llmarking.engine import Engine
-from llmarking.errors import InputError, PromptTooLong
+from llmarking.errors import EngineError, InputError, PromptTooLong
 from llmarking.prompting import (
     ClassPrompt,
     Slots,
@@ -97,7 +99,7 @@ Event = PointDecided | PointExplained | Graded
 
 
 class Shared:
-    """Runs the same piece of work once, for everybody who asks while it runs or while it is remembered."""
+    """Runs the same work once, for all who ask while it runs or while its result is remembered."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -143,8 +145,8 @@ class Grader:
     """Grades answers on an engine.
 
     Args:
-        remember: how many readings are kept, so that the same answer again costs nothing and gets the same
-            mark.
+        remember: how many readings are kept, so that the same answer again costs nothing and gets
+            the same mark.
     """
 
     def __init__(
@@ -180,7 +182,7 @@ class Grader:
     async def stream(
         self, question: Question, answer: str, options: GradeOptions
     ) -> AsyncIterator[Event]:
-        """Grade one answer and tell what is known as soon as it is: points, explanations, the grade."""
+        """Grade one answer and tell what is known at once: points, explanations, the grade."""
         if options.shots > len(question.examples):
             raise InputError(
                 f"shots is {options.shots}, but the question has {len(question.examples)} graded "
@@ -212,6 +214,8 @@ class Grader:
             finally:
                 for task in explaining:
                     task.cancel()
+                # Waited for, so that nothing runs on and no failure is left without a reader.
+                await asyncio.gather(*explaining, return_exceptions=True)
             flags = list(graded.grade.flags)
             if any(v.held and v.evidence is None for v in verdicts):
                 flags.append(Flag.NO_EVIDENCE)
@@ -246,9 +250,12 @@ class Grader:
         calibration = self._calibration(template.name, adapter)
         bar = self._bar(calibration, options.risk)
         shots = options.shots
-        if not any(c.isalnum() for c in screening.text):
+        if Flag.EMPTY in screening.flags and not any(c.isalnum() for c in screening.text):
             # There is nothing a point could be stated with, and nothing for a model to look at.
-            verdicts = tuple(Verdict(point, held=False, probability=0.0) for point in question.points)
+            # A lone sign that the reference has too (≤, ∞) is no empty answer.
+            verdicts = tuple(
+                Verdict(point, held=False, probability=0.0) for point in question.points
+            )
             grade = Grade(question, verdicts, screening.flags)
             return Graded(grade, template.name, _identity(calibration), adapter, shots, 0, 0)
         fingerprint = _fingerprint(question, shots)
@@ -260,13 +267,17 @@ class Grader:
             raise PromptTooLong(prompt.length, limit, field="answer")
 
         async def read() -> Reading:
-            return await self._engine.read(
+            found = await self._engine.read(
                 prompt.ids,
                 prompt.tails,
                 prompt.token_ids,
                 request_id=f"grade-{uuid.uuid4().hex}",
                 adapter=adapter,
             )
+            # Not a number, or neither of the two possible: a failure, never a guess.
+            if any(isnan(row[0] - row[1]) for row in found.logprobs):
+                raise EngineError("the engine returned no probabilities")
+            return found
 
         key = (fingerprint, template.name, adapter, screening.key)
         reading, known = await self._readings.get(key, read)
@@ -309,7 +320,8 @@ class Grader:
             "question": slots.hold(question.text),
             "full_mark": f"{question.full_mark:g}",
             "points": [
-                {"id": p.id, "mark": f"{p.mark:g}", "text": slots.hold(p.text)} for p in question.points
+                {"id": p.id, "mark": f"{p.mark:g}", "text": slots.hold(p.text)}
+                for p in question.points
             ],
             "examples": [
                 {
@@ -363,7 +375,7 @@ class Grader:
     async def _explain(
         self, question: Question, answer: str, verdict: Verdict, bar: float
     ) -> tuple[Verdict, int, int]:
-        """Evidence and reason for a verdict that stands; the verdict itself cannot change any more."""
+        """Evidence and reason for a verdict that stands: `held` cannot change any more."""
         template = Template("explain", 0, self._version["explain"])
         slots = Slots()
         variables = {
@@ -373,7 +385,8 @@ class Grader:
             "answer": slots.hold(answer),
         }
         ids = chat_ids(template, variables, slots, self._engine.tokenizer)
-        if len(ids) + EXPLAIN_TOKENS > self._engine.info.context or not answer.strip():
+        if verdict.raw is None or len(ids) + EXPLAIN_TOKENS > self._engine.info.context:
+            # The answer is empty, or there is no room for a reason.
             return verdict, 0, 0
         text, tokens, _, produced = await self._generate(
             ids, Sampling(max_tokens=EXPLAIN_TOKENS), schema=EXPLANATION
