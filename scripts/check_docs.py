@@ -50,9 +50,8 @@ def broken_links(document: Path) -> Iterator[str]:
         target = (document.parent / name).resolve() if name else document
         if not target.exists():
             yield f"links to {link}, which does not exist"
-        elif anchor and target.suffix == ".md":
-            if anchor not in anchors(target.read_text(encoding="utf-8")):
-                yield f"links to {link}, which has no such heading"
+        elif target.suffix == ".md" and anchor not in {"", *anchors(target.read_text("utf-8"))}:
+            yield f"links to {link}, which has no such heading"
 
 
 @cache
