@@ -84,7 +84,7 @@ def _point(point: PointResult, answer: StudentAnswer) -> Text:
     """The point, and below it what is to be said about the verdict."""
     lines = [_text(point.text)]
     if point.needs_review:
-        lines[0].append(" (a teacher should look)", "yellow")
+        lines[0].append(" (unsure)", "yellow")
     by_hand = None if answer.verdicts is None else answer.verdicts[point.id]
     if by_hand not in (None, point.held):
         lines.append(_text(f"by hand: {'stated' if by_hand else 'not stated'}", "dim"))

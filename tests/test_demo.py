@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -119,13 +120,14 @@ def test_no_server_outlives_the_demo(tmp_path: Path, sent: signal.Signals, statu
         text=True,
     )
     assert process.stderr is not None
-    with process.stderr as messages:
-        for line in messages:
-            if "listening on" in line:
-                break
-        assert len(left_behind(tmp_path)) == 2
+    try:
+        line = next(line for line in process.stderr if "listening on" in line)
+        assert len(left_behind(tmp_path)) == 2, line
         process.send_signal(sent)
         assert process.wait(timeout=60) == status
+    finally:
+        process.kill()
+        process.communicate()
     assert left_behind(tmp_path) == []
     assert list((tmp_path / "logs").iterdir()) == []
 
@@ -224,6 +226,18 @@ def test_the_explained_answers_differ_in_question_and_quality() -> None:
 )
 def test_kappa(model: str, hand: str, expected: float | None) -> None:
     assert kappa([c == "T" for c in model], [c == "T" for c in hand]) == expected
+
+
+def test_kappa_is_that_of_the_metrics() -> None:
+    """The demo has a small one of its own, for it starts without scipy and scikit-learn."""
+    pytest.importorskip("sklearn")
+    from llmarking.metrics import point_metrics
+
+    for number in range(1, 256):
+        model = [bool(number >> bit & 1) for bit in range(4)]
+        hand = [bool(number >> bit & 1) for bit in range(4, 8)]
+        ours, theirs = kappa(model, hand), point_metrics(hand, model)["kappa"]
+        assert (ours is None and math.isnan(theirs)) or ours == pytest.approx(theirs, abs=1e-4)
 
 
 STUBBORN = """
