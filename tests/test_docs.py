@@ -291,8 +291,11 @@ def test_the_graded_answer_is_that_of_the_default_model() -> None:
 def test_problem_statuses_are_documented() -> None:
     """Every status that the code gives its errors is in the API's table."""
     api = (ROOT / "docs" / "api.md").read_text("utf-8")
-    code = (ROOT / "llmarking" / "problems.py").read_text("utf-8")
-    for status in set(re.findall(r"status(?:, detail)? = (\d{3})", code)) - {"400", "500"}:
+    modules = [ROOT / "llmarking" / name for name in ("problems.py", "middleware.py")]
+    code = "\n".join(module.read_text("utf-8") for module in modules)
+    statuses = set(re.findall(r"\b[45]\d\d\b", code)) - {"400"}
+    assert {"401", "413", "422", "429", "503"} <= statuses
+    for status in statuses:
         assert f"| {status} |" in api
 
 
