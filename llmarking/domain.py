@@ -101,7 +101,7 @@ class Flag(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a verdict came about; everything but DECIDED is a failure that is counted, never guessed."""
+    """How a verdict came about; all but DECIDED are failures, counted and never guessed."""
 
     DECIDED = "decided"
     MISSING = "missing"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
+import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from llmarking import catalogue, hub
+from llmarking import adapters, catalogue, hub
 from llmarking.engine import Engine, ScriptedEngine
 from llmarking.errors import HubError, InputError, LLMarkingError
 from llmarking.memory import check_memory, gpu_gib, ram_gib
+from llmarking.merging import merged_folder
 from llmarking.settings import ServerSettings, api_keys
 
 EXAMPLES = """examples:
@@ -49,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="where weights come from (default: %(default)s: cache, then each hub in turn)",
     )
-    p.add_argument("--host", default=defaults.host, help="address to listen on (default: %(default)s)")
+    p.add_argument(
+        "--host", default=defaults.host, help="address to listen on (default: %(default)s)"
+    )
     p.add_argument("--port", type=int, default=defaults.port, help="default: %(default)s")
     p.add_argument(
         "--api-key",
@@ -75,7 +79,12 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=FOLDER",
-        help="load a LoRA adapter; repeat for several",
+        help="load a LoRA adapter besides the shipped one; repeat for several",
+    )
+    p.add_argument(
+        "--no-adapter",
+        action="store_true",
+        help="grade with the bare model, without the shipped adapter",
     )
     p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
     p.add_argument("--list-models", action="store_true", help="print the catalogue and exit")
@@ -98,14 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(engine_help())
             return 0
+        engine, default_adapter = _engine(flags, extra)
         settings = ServerSettings(
             host=flags.host,
             port=flags.port,
             api_keys=api_keys(flags.api_key),
             max_queue=flags.max_queue,
             drain_seconds=flags.drain_seconds,
+            default_adapter=default_adapter,
         )
-        engine = _engine(flags, extra)
     except InputError as error:
         print(f"vllm_server.py: {error}", file=sys.stderr)
         return 2
@@ -125,82 +135,94 @@ def _list_models(*, as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(catalogue.as_table())
 
 
-def _adapters(given: Sequence[str]) -> dict[str, Path]:
-    adapters = {}
-    for text in given:
-        name, found, folder = text.partition("=")
-        path = Path(folder).expanduser()
-        if not found or not name or not (path / "adapter_config.json").is_file():
-            raise InputError(
-                f"--adapter {text}: write NAME=FOLDER, where the folder holds adapter_config.json"
-            )
-        adapters[name] = path
-    return adapters
-
-
-def _engine(flags: argparse.Namespace, extra: Sequence[str]) -> Engine:
+def _engine(flags: argparse.Namespace, extra: Sequence[str]) -> tuple[Engine, str | None]:
+    """The engine, and the adapter that grades unless a request names another."""
     if flags.model == "scripted":
         if extra:
-            raise InputError(f"unknown argument {extra[0]}: the scripted engine has no flags of its own")
-        return ScriptedEngine()
+            raise InputError(
+                f"unknown argument {extra[0]}: the scripted engine has no flags of its own"
+            )
+        return ScriptedEngine(), None
     spec = catalogue.resolve(flags.model)
     gpus = gpu_gib()
     gpu = bool(gpus) if flags.device == "auto" else flags.device == "gpu"
     if gpu and not gpus:
         raise InputError("--device gpu: nvidia-smi finds no GPU on this machine")
     check_memory(spec, sum(gpus) if gpu else ram_gib(), "GPU" if gpu else "RAM")
+    shipped = None if flags.no_adapter else adapters.shipped(spec)
+    loaded = adapters.named(flags.adapter)
     folder = hub.fetch(spec, flags.source)
+    weights = folder.path
+    if shipped and not gpu:
+        weights = merged_folder(folder.path, folder.digest, shipped)
+    elif shipped:
+        loaded = [shipped, *loaded]
     from llmarking.vllm_engine import VLLMEngine
 
-    return VLLMEngine(
-        folder.path,
+    engine = VLLMEngine(
+        weights,
         spec.name,
         context=spec.context or 4096,
         revision=folder.revision,
         extra=extra,
         gpu=gpu,
         tensor_parallel=min(spec.tensor_parallel, len(gpus)) if gpu else 1,
-        adapters=_adapters(flags.adapter),
+        adapters={adapter.name: adapter.path for adapter in loaded},
+        max_lora_rank=max((adapter.rank for adapter in loaded), default=16),
+        merged=shipped.name if shipped and not gpu else None,
     )
+    return engine, shipped.name if shipped else None
 
 
 async def serve(engine: Engine, settings: ServerSettings) -> int:
     """Listen until a signal or the death of the engine; 0 after a signal, 1 after a death.
 
-    SIGTERM and Ctrl-C close the door, let what runs finish for `drain_seconds`, and then stop the engine.
+    SIGTERM and Ctrl-C close the door, let what runs finish for `drain_seconds`, and then stop the
+    engine.
     """
     import uvicorn
 
     from llmarking.server import create_app
 
+    try:
+        # Before the model is loaded: nobody waits a minute to hear that the port is taken.
+        listener = _listen(settings.host, settings.port)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        print(f"vllm_server.py: can't listen on {where}: {error.strerror}", file=sys.stderr)
+        return 1
     failed: list[str] = []
 
     def on_death(reason: str) -> None:
-        failed.append(reason)
+        # Ctrl-C reaches the engine's process as well; that it ends then is no failure.
+        if not server.should_exit:
+            failed.append(reason)
         server.should_exit = True
 
     app = create_app(engine, settings, on_death=on_death)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=settings.drain_seconds,
             server_header=False,
         )
     )
+    # uvicorn sends itself the signal again when it is done, to end as if it had caught none.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    host, port = listener.getsockname()[:2]
     logging.getLogger("llmarking").info(
-        "listening on http://%s:%d, loading %s", settings.host, settings.port, engine.info.model
+        "listening on http://%s:%d, loading %s", host, port, engine.info.model
     )
-    try:
-        await server.serve()
-    except SystemExit as exit_:
-        # uvicorn's way of saying that it could not listen; it has logged why.
-        return int(exit_.code or 0) or 1
+    await server.serve(sockets=[listener])
     if failed:
         print(f"vllm_server.py: stopped because the engine failed: {failed[0]}", file=sys.stderr)
         return 1
     return 0
 
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)

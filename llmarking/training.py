@@ -1,8 +1,8 @@
 """LoRA on graded answers: the tokens that grading sends, the loss on the verdicts only.
 
-A sample is a verdict prompt with all its tails; at the end of each tail the model's choice between the two
-verdict tokens is compared with the teacher's. Nothing else of the text is learned, and points without a
-teacher's verdict count for nothing. Imports torch, transformers and peft when training starts.
+A sample is a verdict prompt with all its tails; at the end of each tail the model's choice between
+the two verdict tokens is compared with the teacher's. Nothing else of the text is learned, and
+points without a verdict count for nothing. Imports torch, transformers and peft when it starts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,15 @@ class TrainingSettings:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.05
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     learning_rate: float = 1e-4
     epochs: float = 2.0
     batch_tokens: int = 16_384
@@ -61,7 +69,9 @@ class TrainingSettings:
     shot_mix: dict[int, float] = field(default_factory=lambda: {0: 0.5, 1: 0.25, 3: 0.25})
 
 
-def vary(question: Question, answer: StudentAnswer, rng: random.Random) -> tuple[Question, StudentAnswer]:
+def vary(
+    question: Question, answer: StudentAnswer, rng: random.Random
+) -> tuple[Question, StudentAnswer]:
     """The same question with its points in another order, and sometimes fewer of them.
 
     A model that always saw point 1 first learns positions; this one has to read.
@@ -96,7 +106,7 @@ def _renumbered(
 def with_decoys(
     question: Question, answer: StudentAnswer, others: Sequence[Point], rng: random.Random
 ) -> tuple[Question, StudentAnswer]:
-    """A single-point question with points of other questions put beside it, which the answer can't state."""
+    """A question with points of other questions beside its own, which the answer can't state."""
     decoys = rng.sample(others, min(len(others), rng.randint(1, 3)))
     top = max(p.id for p in question.points)
     extra = [replace(p, id=top + 1 + i) for i, p in enumerate(decoys)]
@@ -138,9 +148,7 @@ def batches(
 
     With `rng`, lengths are jittered and the batches come in random order.
     """
-    order = sorted(
-        samples, key=lambda s: len(s.ids) * (1 + (rng.random() * 0.1 if rng else 0.0))
-    )
+    order = sorted(samples, key=lambda s: len(s.ids) * (1 + (rng.random() * 0.1 if rng else 0.0)))
     out: list[list[Sample]] = []
     batch: list[Sample] = []
     longest = 0
@@ -215,7 +223,9 @@ def train(
     rng = random.Random(settings.seed)
     step, started, row = 0, time.monotonic(), {}
     for epoch in range(math.ceil(settings.epochs)):
-        for batch in batches(first if epoch == 0 else epoch_samples(epoch), settings.batch_tokens, rng):
+        for batch in batches(
+            first if epoch == 0 else epoch_samples(epoch), settings.batch_tokens, rng
+        ):
             if step >= total:
                 break
             for group in optimizer.param_groups:
@@ -263,7 +273,7 @@ def _schedule(step: int, total: int, warmup: float) -> float:
 
 
 def read_odds(model: Any, batch: Sequence[Sample], token_ids: tuple[int, int], device: str) -> Any:
-    """Log-odds of true against false at every row of a batch, and the labels, both of shape [rows]."""
+    """Log-odds of true against false, and labels, at every row of a batch; both of shape [rows]."""
     import torch
 
     longest = max(len(item.ids) for item in batch)
@@ -289,7 +299,11 @@ def read_odds(model: Any, batch: Sequence[Sample], token_ids: tuple[int, int], d
 
 
 def odds_of(
-    model: Any, samples: Sequence[Sample], token_ids: tuple[int, int], device: str, batch_tokens: int = 32_768
+    model: Any,
+    samples: Sequence[Sample],
+    token_ids: tuple[int, int],
+    device: str,
+    batch_tokens: int = 32_768,
 ) -> list[list[float]]:
     """Log-odds for every sample, in the order given, without gradients."""
     import torch

@@ -1,14 +1,18 @@
 """The engine that runs models: vLLM's AsyncLLM. Only this and its `vllm_*` neighbours import vllm.
 
-vLLM's environment is read when it is first imported, so it is imported when the engine starts and not before.
+vLLM's environment is read when it is first imported, so it is imported when the engine starts and
+not before.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import gc
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +65,8 @@ def engine_arguments(
         context: what the model can hold, in tokens.
 
     Raises:
-        InputError: vLLM does not know a flag or refuses its value; its own words are in the message.
+        InputError: vLLM does not know a flag or refuses its value; its own words are in the
+        message.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -85,12 +90,7 @@ def engine_arguments(
         # Compiling takes a minute at every start and gains little on a CPU.
         defaults += ["--enforce-eager", "--max-num-seqs", "128", "--block-size", "32"]
     namespace: argparse.Namespace = parser.parse_args([*defaults, *extra])
-    arguments = AsyncEngineArgs.from_cli_args(namespace)
-    arguments.logits_processors = [
-        *(arguments.logits_processors or []),
-        "llmarking.vllm_forcing:ForcedTokens",
-    ]
-    return arguments
+    return AsyncEngineArgs.from_cli_args(namespace)
 
 
 def engine_help() -> str:
@@ -109,6 +109,7 @@ class VLLMEngine:
         name: what the model is called in answers and on `/v1/models`.
         extra: vLLM engine flags passed on by the operator.
         adapters: LoRA adapters by name; each a folder with safetensors weights.
+        merged: name of an adapter whose weights are in the folder's already.
     """
 
     def __init__(
@@ -122,6 +123,8 @@ class VLLMEngine:
         gpu: bool = False,
         tensor_parallel: int = 1,
         adapters: dict[str, Path] | None = None,
+        max_lora_rank: int = 16,
+        merged: str | None = None,
     ) -> None:
         self._folder = folder
         self._name = name
@@ -131,7 +134,11 @@ class VLLMEngine:
         self._gpu = gpu
         self._tensor_parallel = tensor_parallel
         self._adapters = dict(adapters or {})
+        self._max_lora_rank = max_lora_rank
+        self._merged = merged
         self._engine: Any = None
+        self._loading: asyncio.Future[Any] | None = None
+        self._openai: Any = None
         self._tokenizer: HubTokenizer | None = None
         self._info = EngineInfo(model=name, context=context, revision=revision)
         self._running: set[str] = set()
@@ -148,6 +155,19 @@ class VLLMEngine:
         return self._tokenizer
 
     async def start(self) -> None:
+        # A minute of solid work: in a thread, so that the health checks answer meanwhile.
+        self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+        self._engine = await asyncio.shield(self._loading)
+        # Ready means that a token has come out. This also starts the task that hears of a death.
+        async for _ in self.generate(
+            self.tokenizer.encode("Hello"), Sampling(max_tokens=1), request_id="warm-up"
+        ):
+            pass
+
+    def _load(self) -> Any:
+        # Ctrl-C reaches every process of a terminal. Those that vLLM starts inherit what this
+        # thread blocks, and go on until we have drained.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         prepare_environment(gpu=self._gpu)
         import torch
         import transformers
@@ -156,7 +176,10 @@ class VLLMEngine:
 
         extra = list(self._extra)
         if self._adapters and "--enable-lora" not in extra:
-            extra += ["--enable-lora", "--max-loras", str(max(1, len(self._adapters)))]
+            # vLLM takes ranks of 8, 16, 32, …
+            rank = max(8, 1 << (self._max_lora_rank - 1).bit_length())
+            extra += ["--enable-lora", "--max-lora-rank", str(rank)]
+            extra += ["--max-loras", str(len(self._adapters))]
         arguments = engine_arguments(
             self._folder,
             self._name,
@@ -166,8 +189,8 @@ class VLLMEngine:
             tensor_parallel=self._tensor_parallel,
         )
         self._tokenizer = HubTokenizer.from_folder(self._folder)
-        self._engine = AsyncLLM.from_engine_args(arguments)
-        config = self._engine.vllm_config
+        engine = AsyncLLM.from_engine_args(arguments)
+        config = engine.vllm_config
         self._reads_prompt = bool(getattr(config, "use_v2_model_runner", False))
         self._lora = {
             adapter: self._lora_request(adapter, number, path)
@@ -178,18 +201,27 @@ class VLLMEngine:
             context=int(config.model_config.max_model_len),
             revision=self._revision,
             dtype=str(config.model_config.dtype).removeprefix("torch."),
-            adapters=tuple(self._lora),
+            adapters=(*([self._merged] if self._merged else []), *self._lora),
             versions={
                 "vllm": vllm.__version__,
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
             },
         )
+        return engine
 
     async def stop(self) -> None:
-        if self._engine is not None:
-            self._engine.shutdown()
-            self._engine = None
+        if self._loading is None:
+            return
+        if not self._loading.done():
+            # vLLM waits for the processes it has started; with them gone it gives up.
+            for child in psutil.Process().children(recursive=True):
+                child.terminate()
+        with contextlib.suppress(Exception):
+            (await self._loading).shutdown()
+        # vLLM's engine must be collected while its modules are still there, or it complains.
+        self._engine = self._loading = self._openai = None
+        gc.collect()
 
     async def check_health(self) -> None:
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -230,17 +262,20 @@ class VLLMEngine:
             structured_outputs=structured,
             output_kind=RequestOutputKind.CUMULATIVE,
         )
+        # With several samples vLLM tells of each by itself.
         texts: dict[int, Completion] = {}
+        tokens: dict[int, int] = {}
         async for output in self._run(prompt, params, request_id, adapter):
             for sample in output.outputs:
                 texts[sample.index] = Completion(sample.text, sample.finish_reason)
+                tokens[sample.index] = len(sample.token_ids)
             if len(texts) < sampling.n:
                 continue
             yield Generation(
                 completions=tuple(texts[i] for i in sorted(texts)),
                 prompt_tokens=len(prompt),
                 cached_tokens=output.num_cached_tokens or 0,
-                completion_tokens=sum(len(sample.token_ids) for sample in output.outputs),
+                completion_tokens=sum(tokens.values()),
             )
 
     async def read(
@@ -255,9 +290,9 @@ class VLLMEngine:
         head = [*prompt, *tails[0]]
         if self._reads_prompt and len(tails) > 1:
             return await self._read_prompt(head, tails[1:], token_ids, request_id, adapter)
-        return await self._read_forced(head, tails[1:], token_ids, request_id, adapter)
+        return await self._read_chain(head, tails[1:], token_ids, request_id, adapter)
 
-    async def _read_forced(
+    async def _read_chain(
         self,
         head: list[int],
         tails: Sequence[Sequence[int]],
@@ -265,36 +300,37 @@ class VLLMEngine:
         request_id: str,
         adapter: str | None,
     ) -> Reading:
-        """Decode with every token given: each step costs one token, and its logits are the reading.
+        """One request per row: the one before plus a tail, so that the prefix cache has the rest.
 
-        vLLM reports log-probabilities of the model's own logits, from before our processor overrides them.
+        Decoding the tails as forced tokens would read the same in one request, but on a CPU a
+        token costs several times as much to decode as to prefill.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from llmarking.vllm_forcing import FORCED
-
-        forced = [token for tail in tails for token in tail]
-        steps = [0]
-        for tail in tails:
-            steps.append(steps[-1] + len(tail))
         params = SamplingParams(
-            max_tokens=len(forced) + 1,
+            max_tokens=1,
             temperature=0.0,
-            ignore_eos=True,
             detokenize=False,
             logprob_token_ids=list(token_ids),
             output_kind=RequestOutputKind.FINAL_ONLY,
-            # The last token is sampled for its logits alone; which one it is doesn't matter.
-            extra_args={FORCED: [*forced, token_ids[0]]},
         )
-        async for output in self._run(head, params, request_id, adapter):
-            sample = output.outputs[0]
-            if list(sample.token_ids[: len(forced)]) != forced:
-                raise EngineError("vLLM did not follow the forced tokens; is another plugin active?")
-            rows = [[sample.logprobs[step][token].logprob for token in token_ids] for step in steps]
-            return Reading(rows, len(head) + len(forced), output.num_cached_tokens or 0)
-        raise EngineError("vLLM ended a reading without a result")
+        ids = list(head)
+        rows: list[list[float]] = []
+        cached = 0
+        for number in range(len(tails) + 1):
+            if number:
+                ids = [*ids, *tails[number - 1]]
+            last = None
+            async for output in self._run(ids, params, f"{request_id}.{number}", adapter):
+                last = output
+            if last is None:
+                raise EngineError("vLLM ended a reading without a result")
+            logprobs = last.outputs[0].logprobs[0]
+            rows.append([logprobs[token].logprob for token in token_ids])
+            if not number:
+                cached = last.num_cached_tokens or 0
+        return Reading(rows, len(ids), cached)
 
     async def _read_prompt(
         self,
@@ -304,7 +340,7 @@ class VLLMEngine:
         request_id: str,
         adapter: str | None,
     ) -> Reading:
-        """Read every row from the prompt's own logits in one prefill (vLLM's second model runner only)."""
+        """Read all rows from the prompt's own logits in one prefill (second model runner only)."""
         import numpy as np
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -327,8 +363,9 @@ class VLLMEngine:
                 logprob_token_ids=list(token_ids),
                 prompt_logprob_token_ids=grid,
                 prompt_logprob_start=start,
-                # Cached blocks are welcome as long as they end before the first row that is read. Where
-                # they reach further (the same answer again), vLLM drops the scores: ask once more without.
+                # Cached blocks are welcome as long as they end before the first row that is read.
+                # Where they reach further (the same answer again), vLLM drops the scores: ask once
+                # more without.
                 skip_reading_prefix_cache=fresh,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
@@ -346,6 +383,7 @@ class VLLMEngine:
         self, prompt: Sequence[int], params: Any, request_id: str, adapter: str | None
     ) -> AsyncIterator[Any]:
         from vllm import TokensPrompt
+        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         if self._engine is None:
@@ -364,6 +402,9 @@ class VLLMEngine:
             raise EngineDead("vLLM's engine process has died; restart the server") from error
         except EngineGenerateError as error:
             raise EngineError("vLLM could not finish the request") from error
+        except VLLMClientError as error:
+            # Its text may end in the value that was refused; the message alone does not.
+            raise InputError(f"vLLM refuses the request: {error.args[0]}") from None
         finally:
             # Closing vLLM's generator is what aborts the request in the engine.
             with contextlib.suppress(EngineDeadError):
@@ -371,12 +412,12 @@ class VLLMEngine:
             self._running.discard(request_id)
 
     def _adapter(self, name: str | None) -> Any:
-        if name is None:
+        if name is None or name == self._merged:
             return None
         try:
             return self._lora[name]
         except KeyError:
-            known = ", ".join(self._lora) or "none is loaded"
+            known = ", ".join(self._info.adapters) or "none is loaded"
             raise UnknownModelError(
                 f"there is no adapter {name!r}; known: {known}", field="adapter"
             ) from None
@@ -399,4 +440,6 @@ class VLLMEngine:
         """vLLM's own OpenAI-compatible chat and model handlers on this engine."""
         from llmarking.vllm_openai import OpenAIServing
 
-        return OpenAIServing(self._engine, self._name, str(self._folder))
+        if self._openai is None:
+            self._openai = OpenAIServing(self._engine, self._name, str(self._folder))
+        return self._openai

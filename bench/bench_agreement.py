@@ -1,0 +1,147 @@
+#!/usr/bin/env python
+"""Agreement of the verdict method with teachers, by course and number of graded examples.
+
+Reads every point's log-odds with the real engine, then reports what the shipped calibration makes
+of them, and what one fitted on the other questions of the same course would. Course names are
+those of `llmarking.datasets`.
+
+    python bench/bench_agreement.py --courses EXAMPLE
+    python bench/bench_agreement.py --courses INT CPT --shots 0 1 3 --save odds.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
+
+from llmarking import adapters, calibration, catalogue, datasets, hub
+from llmarking.grading import GradeOptions, Grader
+from llmarking.merging import merged_folder
+from llmarking.vllm_engine import VLLMEngine
+
+
+async def odds_of(
+    grader: Grader, course: datasets.Course, shots: int, adapter: str | None
+) -> dict[str, list[Any]]:
+    """Log-odds, teacher's verdicts and question codes of every point that has a verdict."""
+    by_code = {q.code: q for q in course.questions}
+    answers = [a for a in course.answers if a.verdicts]
+
+    async def one(answer: Any) -> list[tuple[float, bool, str]]:
+        question = by_code[answer.question_code]
+        options = GradeOptions(shots=min(shots, len(question.examples)), adapter=adapter)
+        graded = await grader.grade(question, answer.text, options)
+        return [
+            # An answer without a letter is decided without the model; it has no log-odds.
+            (-20.0 if v.raw is None else v.raw, answer.verdicts[v.point.id], question.code)
+            for v in graded.grade.verdicts
+            if v.point.id in answer.verdicts
+        ]
+
+    rows = [row for rows in await asyncio.gather(*map(one, answers)) for row in rows]
+    odds, labels, groups = (list(column) for column in zip(*rows, strict=True))
+    return {"odds": odds, "labels": labels, "groups": groups, "answers": [len(answers)]}
+
+
+def figures(p: Sequence[float], labels: Sequence[bool]) -> dict[str, float]:
+    """Kappa, macro-F1, area under the curve and expected calibration error of probabilities."""
+    y, held = np.asarray(labels, bool), np.asarray(p) >= 0.5
+    return {
+        "kappa": round(float(cohen_kappa_score(y, held)), 3),
+        "macro_f1": round(float(f1_score(y, held, average="macro")), 3),
+        "auc": round(float(roc_auc_score(y, p)), 3) if 0 < y.mean() < 1 else math.nan,
+        "ece": round(calibration.expected_calibration_error(p, labels), 3),
+    }
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-m", "--model", default=catalogue.default_model().name)
+    parser.add_argument(
+        "--adapter", metavar="FOLDER", help="a LoRA adapter instead of the shipped one"
+    )
+    parser.add_argument("--no-adapter", action="store_true", help="the bare model")
+    parser.add_argument("--courses", nargs="+", default=["EXAMPLE"])
+    parser.add_argument("--shots", nargs="+", type=int, default=[0, 1, 3])
+    parser.add_argument(
+        "--save", type=Path, help="keep log-odds and verdicts (no text) in this file"
+    )
+    args = parser.parse_args()
+    spec = catalogue.resolve(args.model)
+    folder = hub.fetch(spec)
+    if args.adapter:
+        used = adapters.read(Path(args.adapter))
+    else:
+        used = None if args.no_adapter else adapters.shipped(spec)
+    adapter = used.name if used else None
+    weights = merged_folder(folder.path, folder.digest, used) if used else folder.path
+    engine = VLLMEngine(
+        weights, spec.name, context=spec.context or 4096, merged=used.name if used else None
+    )
+    await engine.start()
+    saved: dict[str, Any] = {
+        "model": spec.name,
+        "adapter": adapter,
+        "versions": engine.info.versions,
+    }
+    print(f"{spec.name}, adapter {adapter}, {engine.info.versions}")
+    print(
+        f"{'course':<14}shots verdicts  true | shipped: kappa  f1   auc   ece "
+        "| left-out: kappa  f1   ece"
+    )
+    try:
+        for name in args.courses:
+            course = datasets.load(name)
+            for shots in args.shots:
+                # A grader of its own remembers nothing of the run before.
+                grader = Grader(engine)
+                started = time.perf_counter()
+                read = await odds_of(grader, course, shots, adapter)
+                seconds = time.perf_counter() - started
+                known = grader.calibration_for(shots, adapter)
+                probabilities = [
+                    (known or calibration.Calibration(model="", prompt="")).probability(x)
+                    for x in read["odds"]
+                ]
+                ours = figures(probabilities, read["labels"])
+                out = figures(
+                    calibration.left_out(read["odds"], read["labels"], read["groups"]),
+                    read["labels"],
+                )
+                share = sum(read["labels"]) / len(read["labels"])
+                print(
+                    f"{name:<14}{shots:>5} {len(read['labels']):>8} {share:>5.2f} |"
+                    f"{ours['kappa']:>14} {ours['macro_f1']:>5} {ours['auc']:>5} {ours['ece']:>5} |"
+                    f"{out['kappa']:>15} {out['macro_f1']:>5} {out['ece']:>5}"
+                    f"   {read['answers'][0] / seconds:.2f} answers/s",
+                    flush=True,
+                )
+                saved[f"{name}/{shots}"] = {
+                    **read,
+                    "seconds": seconds,
+                    "shipped": ours,
+                    "left_out": out,
+                }
+    finally:
+        await engine.stop()
+    if args.save:
+        args.save.write_text(json.dumps(saved))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(asyncio.run(main()))

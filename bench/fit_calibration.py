@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Fit calibrations from saved log-odds and write them where the package looks for them.
+
+    python bench/bench_agreement.py --courses TRAIN_C1 TRAIN_C2 … --shots 0 1 3 --save odds.json
+    python bench/fit_calibration.py odds.json --prefix TRAIN_C --adapter qwen2.5-coder-1.5b-marker
+
+One file is written for each number of examples. Slope and offset come from all verdicts of the
+chosen courses; the error figures and the risk table from fits that left the verdict's own question out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from llmarking.calibration import (
+    SHIPPED,
+    Calibration,
+    expected_calibration_error,
+    fit,
+    left_out,
+    risk_table,
+)
+from llmarking.prompting import shot_name, versions
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("odds", type=Path, help="what bench_agreement.py saved")
+    parser.add_argument("--prefix", nargs="+", required=True, help="use courses with these names")
+    parser.add_argument("--adapter", help="the adapter they were read with (default: as saved)")
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    args = parser.parse_args()
+    saved = json.loads(args.odds.read_text())
+    adapter = args.adapter or saved["adapter"]
+    by_shots: dict[int, list[str]] = {}
+    for key in saved:
+        course, found, shots = key.partition("/")
+        if found and course.startswith(tuple(args.prefix)):
+            by_shots.setdefault(int(shots), []).append(key)
+    for shots, keys in sorted(by_shots.items()):
+        odds = [x for key in keys for x in saved[key]["odds"]]
+        labels = [bool(y) for key in keys for y in saved[key]["labels"]]
+        groups = [g for key in keys for g in saved[key]["groups"]]
+        slope, offset = fit(odds, labels)
+        fair = left_out(odds, labels, groups)
+        prompt = f"verdict/{shot_name(shots)}.{versions('verdict')[-1]}"
+        calibration = Calibration(
+            model=saved["model"],
+            adapter=adapter,
+            prompt=prompt,
+            slope=round(slope, 4),
+            offset=round(offset, 4),
+            risk_table=risk_table(fair, labels),
+            ece=round(expected_calibration_error(fair, labels), 4),
+            verdicts=len(labels),
+            data=tuple(key.partition("/")[0] for key in keys),
+        )
+        name = f"{adapter or saved['model'].lower()}.{shot_name(shots)}.json"
+        calibration.save(args.out / name)
+        print(f"{name}: slope {slope:.3f}, offset {offset:.3f}, {len(labels)} verdicts")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
