@@ -1,27 +1,34 @@
-"""The OpenAPI page at `/docs`, from files of the installed package: it works without the internet."""
+"""The OpenAPI page at `/docs`, from files of an installed package: no internet needed."""
 
 from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
-from swagger_ui_bundle import swagger_ui_path
 
 DESCRIPTION = """
 Marks short exam answers point by point with an open language model, on your own machine.
 
-A reference answer carries its points in place: `A hash table <Point1:2>stores key-value pairs<Point1:2>`.
-`POST /grade` says for every point whether the answer states it, how probable that is, which words show it,
-and adds up the marks. Errors are problem details (RFC 9457) that name the field and say what to do.
+A reference answer carries its points in place: `A hash table <Point1:2>stores key-value
+pairs<Point1:2>`. `POST /grade` says for every point whether the answer states it, how probable that
+is, which words show it, and adds up the marks. Errors are problem details (RFC 9457) that name the
+field and say what to do.
 
 With API keys set, send `Authorization: Bearer KEY`; only the two health checks go without.
 """
 
 
 def attach(app: FastAPI) -> None:
-    """Add `/docs` and its assets."""
-    app.mount("/docs/assets", StaticFiles(directory=swagger_ui_path), name="docs-assets")
+    """Add `/docs` and its assets: the Swagger UI that comes with vLLM."""
+    # Found without importing vLLM, which takes seconds. Without it the page stays empty.
+    vllm = find_spec("vllm")
+    root = Path(vllm.origin).parent if vllm and vllm.origin else Path()
+    assets = root / "entrypoints/serve/instrumentator/static"
+    app.mount("/docs/assets", StaticFiles(directory=assets, check_dir=False), name="docs-assets")
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -30,5 +37,5 @@ def attach(app: FastAPI) -> None:
             title="LLMarking API",
             swagger_js_url="/docs/assets/swagger-ui-bundle.js",
             swagger_css_url="/docs/assets/swagger-ui.css",
-            swagger_favicon_url="/docs/assets/favicon-32x32.png",
+            swagger_favicon_url="data:,",
         )

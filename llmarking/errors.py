@@ -1,7 +1,7 @@
 """Every error LLMarking raises on purpose.
 
     LLMarkingError
-    ├── InputError                what the user gave is wrong; the message says what, where, what to do
+    ├── InputError                what the user gave is wrong: what, where, what to do
     │   ├── RubricError           the <PointK:mark> markup of a reference answer
     │   ├── DataError             a course, answer or result file (file, line, column)
     │   ├── PromptError           a template that is missing, or lacks a variable
@@ -15,13 +15,13 @@
     │   └── NotEnoughMemory       the model cannot fit in this machine
     ├── EngineError
     │   ├── EngineDead            the engine stopped and will not answer again
-    │   └── Overloaded            the queue is full; try again after `retry_after` seconds
+    │   └── Overloaded            the queue is full; try again after `retry_after` s
     └── ClientError               talking to a server
         ├── ServerUnreachable     nobody answers at that address, or it is not ready
         └── RequestRefused        it answered with an error status
 
-The package raises; the edges translate: the server into problem details (RFC 9457), the scripts into one
-line on standard error and an exit code.
+The package raises; the edges translate: the server into problem details (RFC 9457), the scripts
+into one line on standard error and an exit code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class InputError(LLMarkingError):
 class RubricError(InputError):
     """A fault in point markup, at a 1-based `column` of the reference answer."""
 
-    def __init__(self, message: str, *, point: str | None = None, column: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, point: str | None = None, column: int | None = None
+    ) -> None:
         super().__init__(message, field="reference")
         self.point = point
         self.column = column
@@ -83,8 +85,8 @@ class PromptTooLong(InputError):
 
     def __init__(self, length: int, limit: int, *, field: str | None = None) -> None:
         super().__init__(
-            f"the prompt is {length} tokens long and the model takes at most {limit}; shorten it or "
-            "start the server with a larger --max-model-len",
+            f"the prompt is {length} tokens long and the model takes at most {limit}; shorten it "
+            "or start the server with a larger --max-model-len",
             field=field,
         )
         self.length = length
@@ -144,7 +146,7 @@ class ServerUnreachable(ClientError):
 
 
 class RequestRefused(ClientError):
-    """The server answered with an error. `problem` is its problem-details object, if it sent one."""
+    """The server answered with an error. `problem` is what its problem details say, if any."""
 
     def __init__(
         self, message: str, *, status: int, problem: dict[str, object] | None = None

@@ -1,4 +1,4 @@
-"""Three small ASGI layers around every route: request ids, API keys, and a limit on bodies.
+"""Small ASGI layers around every route: request ids, a last resort, a limit on bodies, API keys.
 
 They look at `scope["path"]` and headers only: nothing here trusts what a Host header says.
 """
@@ -6,7 +6,7 @@ They look at `scope["path"]` and headers only: nothing here trusts what a Host h
 from __future__ import annotations
 
 import hmac
-import json
+import logging
 import re
 import uuid
 from collections.abc import Sequence
@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llmarking.problems import INTERNAL, body_of, encoded, type_and_place
+
+log = logging.getLogger("llmarking.server")
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
-PROBLEM = b"application/problem+json"
-_REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 class RequestId:
@@ -41,8 +43,41 @@ class RequestId:
         await self._app(scope, receive, send_with_id)
 
 
+class LastResort:
+    """Answers 500 to what nothing else has caught.
+
+    What the exception says may be what a student wrote: neither the reply nor the log repeats it,
+    they hold the request's id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        failure = None
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            failure = type_and_place(error)
+        if failure is None:
+            return
+        log.error("request %s failed: %s", scope["state"]["request_id"], failure)
+        if not started:
+            await _refuse(scope, send, 500, INTERNAL)
+
+
 class ApiKeys:
-    """Lets a request through when it carries one of the keys, or asks for one of the two health checks."""
+    """Lets a request through that carries one of the keys, or asks for a health check."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
@@ -53,9 +88,9 @@ class ApiKeys:
             await self._app(scope, receive, send)
             return
         await _refuse(
+            scope,
             send,
             401,
-            "Unauthorized",
             "this server wants an API key: send the header Authorization: Bearer KEY",
             [(b"www-authenticate", b"Bearer")],
         )
@@ -80,8 +115,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdigit() or int(declared) > self._limit:
-            await self._too_large(send)
+        # What is no number is refused by the HTTP parser, long before this.
+        if declared.isdecimal() and int(declared) > self._limit:
+            await self._too_large(scope, send)
             return
         seen = 0
         started = refused = False
@@ -93,7 +129,7 @@ class BodyLimit:
                 seen += len(message.get("body", b""))
                 if seen > self._limit and not started:
                     refused = True
-                    await self._too_large(send)
+                    await self._too_large(scope, send)
                     return {"type": "http.disconnect"}
             return message
 
@@ -105,29 +141,23 @@ class BodyLimit:
 
         await self._app(scope, counted, guarded)
 
-    async def _too_large(self, send: Send) -> None:
-        await _refuse(
-            send, 413, "Content Too Large", f"a request body may be {self._limit} bytes long"
-        )
+    async def _too_large(self, scope: Scope, send: Send) -> None:
+        await _refuse(scope, send, 413, f"a request body may be {self._limit} bytes long")
 
 
 async def _refuse(
-    send: Send,
-    status: int,
-    title: str,
-    detail: str,
-    headers: Sequence[tuple[bytes, bytes]] = (),
+    scope: Scope, send: Send, status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
-    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    content, media_type = encoded(body_of(status, detail), scope["path"])
     await send(
         {
             "type": "http.response.start",
             "status": status,
             "headers": [
-                (b"content-type", PROBLEM),
-                (b"content-length", str(len(body)).encode()),
+                (b"content-type", media_type.encode()),
+                (b"content-length", str(len(content)).encode()),
                 *headers,
             ],
         }
     )
-    await send({"type": "http.response.body", "body": body.encode()})
+    await send({"type": "http.response.body", "body": content})

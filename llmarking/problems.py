@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import json
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from llmarking.errors import (
@@ -20,28 +20,35 @@ from llmarking.errors import (
     UnknownModelError,
 )
 
-log = logging.getLogger("llmarking.server")
+# Python 3.11 and 3.13 name these two differently.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+INTERNAL = "something went wrong inside the server; its log has more under this request's id"
+
+
+def type_and_place(error: BaseException) -> str:
+    """What a log may say about an unexpected exception, whose text may be a student's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__
+    code = trace.tb_frame.f_code
+    return f"{type(error).__name__} in {code.co_filename}, line {trace.tb_lineno}, {code.co_name}"
+
+
+def body_of(status: int, detail: str) -> dict[str, Any]:
+    """Problem details without more than every problem has."""
+    title = _TITLES.get(status) or HTTPStatus(status).phrase
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail}
 
 
 def problem(error: Exception) -> dict[str, Any]:
     """Problem details for an error; what is not ours says nothing about its inside."""
-    body: dict[str, Any] = {"type": "about:blank"}
-    status = 500
-    detail = "something went wrong inside the server; its log has more under this request's id"
-    if isinstance(error, UnknownModelError):
-        status, detail = 404, str(error)
-    elif isinstance(error, InputError):
-        status, detail = 422, str(error)
-    elif isinstance(error, Overloaded):
-        status, detail = 429, str(error)
+    known = isinstance(error, LLMarkingError)
+    body = body_of(_status(error), str(error) if known else INTERNAL)
+    if isinstance(error, Overloaded):
         body["retry_after"] = error.retry_after
-    elif isinstance(error, EngineDead):
-        status, detail = 503, str(error)
-    elif isinstance(error, EngineError):
-        status, detail = 500, str(error)
-    elif isinstance(error, LLMarkingError):
-        status, detail = 400, str(error)
-    body |= {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     if isinstance(error, InputError) and error.field:
         body["field"] = error.field
     for name in ("length", "limit", "point", "column"):
@@ -50,70 +57,85 @@ def problem(error: Exception) -> dict[str, Any]:
     return body
 
 
-def _response(request: Request, body: dict[str, Any]) -> JSONResponse:
+def _status(error: Exception) -> int:
+    if isinstance(error, UnknownModelError):
+        return 404
+    if isinstance(error, InputError):
+        return 422
+    if isinstance(error, Overloaded):
+        return 429
+    if isinstance(error, EngineDead):
+        return 503
+    if isinstance(error, EngineError):
+        return 500
+    return 400 if isinstance(error, LLMarkingError) else 500
+
+
+def encoded(body: dict[str, Any], path: str) -> tuple[bytes, str]:
+    """A problem as bytes, and their media type: OpenAI's clients look for an `error` object."""
+    if not path.startswith("/v1/"):
+        return _json({**body, "instance": path}), "application/problem+json"
     status = int(body["status"])
-    headers = {"Retry-After": str(body["retry_after"])} if "retry_after" in body else None
-    if request.scope["path"].startswith("/v1/"):
-        content: dict[str, Any] = {
-            "error": {
-                "message": body["detail"],
-                "type": "invalid_request_error" if status < 500 else "server_error",
-                "param": body.get("field"),
-                "code": status,
-            }
-        }
-        return JSONResponse(content, status, headers)
-    return JSONResponse(
-        {**body, "instance": request.scope["path"]},
-        status,
-        headers,
-        media_type="application/problem+json",
-    )
+    error = {
+        "message": body["detail"],
+        "type": "invalid_request_error" if status < 500 else "server_error",
+        "param": body.get("field"),
+        "code": status,
+    }
+    return _json({"error": error}), "application/json"
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    # In ASCII: a field that does not exist may have been named by half a character.
+    return json.dumps(body).encode()
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the app a problem document."""
+    """Make every error that a route raises a problem document."""
 
-    async def on_ours(request: Request, error: Exception) -> JSONResponse:
-        return _response(request, problem(error))
+    def response(
+        request: Request, body: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> Response:
+        content, media_type = encoded(body, request.scope["path"])
+        return Response(content, body["status"], headers, media_type=media_type)
 
-    async def on_validation(request: Request, error: Exception) -> JSONResponse:
+    async def on_ours(request: Request, error: Exception) -> Response:
+        body = problem(error)
+        headers = {"Retry-After": str(body["retry_after"])} if "retry_after" in body else None
+        return response(request, body, headers)
+
+    async def on_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        # What was sent is not repeated: it may be a student's answer.
-        faults = [
-            {
-                "field": ".".join(str(part) for part in fault["loc"] if part != "body"),
-                "message": fault["msg"].removeprefix("Value error, "),
-            }
-            for fault in error.errors()
-        ]
-        first = faults[0]
-        detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
-        if len(faults) > 1:
-            detail += f" (and {len(faults) - 1} more)"
-        body = {"type": "about:blank", "title": "Unprocessable Content", "status": 422}
-        body |= {"detail": detail, "errors": faults}
-        if first["field"]:
-            body["field"] = first["field"]
-        return _response(request, body)
+        return response(request, _faults(error))
 
-    async def on_http(request: Request, error: Exception) -> JSONResponse:
+    async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        title = HTTPStatus(error.status_code).phrase
-        detail = error.detail if error.detail != title else f"{request.method} {request.scope['path']}"
-        body = {"type": "about:blank", "title": title, "status": error.status_code, "detail": detail}
-        return _response(request, body)
-
-    async def on_unknown(request: Request, error: Exception) -> JSONResponse:
-        # The exception's text may hold what a student wrote; its type and place don't.
-        log.error(
-            "request %s failed with %s",
-            request.scope.get("state", {}).get("request_id", "?"),
-            type(error).__name__,
-        )
-        return _response(request, problem(error))
+        body = body_of(error.status_code, error.detail)
+        if error.detail == HTTPStatus(error.status_code).phrase:
+            body["detail"] = f"{request.method} {request.scope['path']}"
+        return response(request, body, dict(error.headers or {}))
 
     app.add_exception_handler(LLMarkingError, on_ours)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_unknown)
+
+
+def _faults(error: RequestValidationError) -> dict[str, Any]:
+    """All faults of a request. What was sent is not repeated: it may be a student's answer."""
+    faults = []
+    for fault in error.errors():
+        if fault["type"] == "json_invalid":
+            reason = fault.get("ctx", {}).get("error", "it can't be read")
+            message = f"the body is not JSON: {reason} at character {fault['loc'][-1]}"
+            faults.append({"field": "", "message": message})
+            continue
+        field = ".".join(str(part) for part in fault["loc"] if part != "body")
+        faults.append({"field": field[:200], "message": fault["msg"].removeprefix("Value error, ")})
+    first = faults[0]
+    detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+    if len(faults) > 1:
+        detail += f" (and {len(faults) - 1} more)"
+    body = {**body_of(422, detail), "errors": faults[:20]}
+    if first["field"]:
+        body["field"] = first["field"]
+    return body

@@ -1,7 +1,7 @@
 """Request and response bodies: pydantic at the wire only.
 
-Unknown fields are refused and every number has a bound, so that nothing a caller sends reaches the engine
-unchecked. Grammars, schemas and chat templates can't be sent at all.
+Unknown fields are refused and every number has a bound, so that nothing a caller sends reaches the
+engine unchecked. Grammars, schemas and chat templates can't be sent at all.
 """
 
 from __future__ import annotations
@@ -30,19 +30,25 @@ Method = Literal["verdict", "prose"]
 
 
 class Wire(BaseModel):
-    """Base of every body: no unknown fields, no silent conversion of numbers from strings."""
+    """Base of every body: no unknown fields."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class ChatTurn(Wire):
+class Sent(Wire):
+    """Base of what clients send: no silent conversion of numbers from strings either."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class ChatTurn(Sent):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: Text
 
 
-class GenerateRequest(Wire):
+class GenerateRequest(Sent):
     """Free text, streamed or whole; or the probabilities of given `choices`."""
 
     model_config = ConfigDict(
@@ -57,8 +63,8 @@ class GenerateRequest(Wire):
         }
     )
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)] | None = Field(
-        default=None, description="Plain text, or a batch of them, completed as it stands."
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)] | None = (
+        Field(default=None, description="Plain text, or a batch of them, completed as it stands.")
     )
     messages: Annotated[list[ChatTurn], Field(min_length=1, max_length=1024)] | None = Field(
         default=None, description="A conversation; the model's own chat template is applied."
@@ -76,7 +82,10 @@ class GenerateRequest(Wire):
     )
     seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     choices: (
-        Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(min_length=2, max_length=32)]
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=1000)]],
+            Field(min_length=2, max_length=32),
+        ]
         | None
     ) = Field(
         default=None,
@@ -138,7 +147,7 @@ class GenerateResponse(Wire):
     usage: Usage
 
 
-class WirePointVerdict(Wire):
+class WirePointVerdict(Sent):
     """The teacher's verdict on one point of a graded example."""
 
     id: int = Field(ge=1, le=1000)
@@ -146,14 +155,14 @@ class WirePointVerdict(Wire):
     reason: Annotated[str, Field(max_length=2000)] = ""
 
 
-class WireExample(Wire):
+class WireExample(Sent):
     """A graded answer; every point of the question needs a verdict."""
 
     answer: Text
     points: Annotated[list[WirePointVerdict], Field(min_length=1, max_length=100)]
 
 
-class WireQuestion(Wire):
+class WireQuestion(Sent):
     """A question with its marked reference answer and, optionally, graded examples."""
 
     code: Annotated[str, Field(max_length=200)] = ""
@@ -200,7 +209,7 @@ class WireQuestion(Wire):
         )
 
 
-class GradeRequest(Wire):
+class GradeRequest(Sent):
     """One answer to be marked."""
 
     model_config = ConfigDict(
@@ -243,7 +252,7 @@ class GradeRequest(Wire):
 
 
 class PointResult(Wire):
-    """The verdict on one point. `held` is null only when the prose method gave no readable verdict."""
+    """The verdict on one point. `held` is null only where a prose reply could not be read."""
 
     id: int
     mark: float

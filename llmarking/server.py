@@ -1,7 +1,7 @@
 """The HTTP service: `create_app(engine, settings)` is everything a client can reach.
 
-The engine is started and stopped in the lifespan; importing this module starts nothing. The app knows HTTP,
-`grading` knows marking, the engine knows tokens.
+The engine is started and stopped in the lifespan; importing this module starts nothing. The app
+knows HTTP, `grading` knows marking, the engine knows tokens.
 """
 
 from __future__ import annotations
@@ -11,20 +11,35 @@ import contextlib
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from math import exp, fsum
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import replace
+from math import exp, fsum, isfinite
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.types import Receive, Scope, Send
 
 from llmarking import __version__, apidocs, problems
 from llmarking.admission import Gate
 from llmarking.domain import Generation, Message
 from llmarking.engine import Engine
-from llmarking.errors import EngineDead, EngineError, InputError, PromptTooLong
+from llmarking.errors import (
+    EngineDead,
+    EngineError,
+    InputError,
+    LLMarkingError,
+    PromptTooLong,
+)
 from llmarking.grading import (
     Event,
     Graded,
@@ -32,8 +47,8 @@ from llmarking.grading import (
     Grader,
     PointDecided,
 )
-from llmarking.middleware import ApiKeys, BodyLimit, RequestId
-from llmarking.problems import problem
+from llmarking.middleware import ApiKeys, BodyLimit, LastResort, RequestId
+from llmarking.problems import problem, type_and_place
 from llmarking.prompting import conversation_ids
 from llmarking.protocol import (
     ChoiceProbability,
@@ -51,6 +66,7 @@ from llmarking.settings import ServerSettings
 log = logging.getLogger("llmarking.server")
 T = TypeVar("T")
 HEALTH_INTERVAL = 1.0
+SLOWEST_READ = 60.0
 
 
 class Service:
@@ -87,7 +103,7 @@ class Service:
             self.grader = Grader(self.engine, default_adapter=self.settings.default_adapter)
             if self.grader.calibration_for(0, None) is None:
                 log.warning(
-                    "no calibration for %s: probabilities are the model's own, which are too lenient",
+                    "no calibration for %s: its own probabilities are too lenient",
                     self.engine.info.model,
                 )
             self.ready.set()
@@ -96,10 +112,14 @@ class Service:
                 await asyncio.sleep(HEALTH_INTERVAL)
                 await self.engine.check_health()
         except Exception as error:
-            self.failure = str(error) or type(error).__name__
-            self.ready.clear()
-            log.error("the engine has failed: %s", self.failure)
-            self._on_death(self.failure)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = str(error) or type(error).__name__
+        self.ready.clear()
+        # An engine's traceback may show prompts, so only the place is logged.
+        log.error("the engine has failed: %s (%s)", self.failure, type_and_place(error))
+        self._on_death(self.failure)
 
     def require_ready(self) -> Grader:
         """The grader, once the engine can work.
@@ -165,6 +185,7 @@ def create_app(
     if settings.api_keys:
         app.add_middleware(ApiKeys, keys=settings.api_keys)
     app.add_middleware(BodyLimit, limit=settings.max_body)
+    app.add_middleware(LastResort)
     app.add_middleware(RequestId)
     return app
 
@@ -191,10 +212,9 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
             raise InputError("a stream takes one prompt; send several requests", field="stream")
         lines = _stream_text(service, prompts[0], body)
         return await _streaming(request, body.n, lines, "application/x-ndjson")
+    if body.choices is not None:
+        return await _choices(service, request, prompts, body.choices, body.adapter)
     with service.gate.admit(len(prompts) * body.n):
-        if body.choices is not None:
-            work = _all([_choose(service, ids, body.choices, body.adapter) for ids in prompts])
-            return _json(await until_disconnect(request, work), _choices_response(service, body.choices))
         results = await until_disconnect(
             request, _all([_complete(service, ids, body) for ids in prompts])
         )
@@ -218,8 +238,8 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
 async def grade(body: GradeRequest, request: Request) -> Response:
     """Mark one answer point by point.
 
-    With `stream`, server-sent events: `point` for every verdict, `reason` for every explanation, `grade` with
-    the whole at the end, or `error`.
+    With `stream`, server-sent events: `point` for every verdict, `reason` for every explanation,
+    `grade` with the whole at the end, or `error`.
     """
     service = _service(request)
     grader = service.require_ready()
@@ -308,19 +328,19 @@ async def openai_chat(request: Request) -> Response:
     service = _service(request)
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         raise InputError("the body must be a JSON object")
-    samples = body.get("n") if isinstance(body.get("n"), int) else 1
-    if body.get("stream"):
+    chat = serving.check(body)
+    if chat.stream:
         # Errors of a malformed request must come before the stream does.
-        status, events = await serving.chat(body)
+        status, events = await serving.chat(chat)
         if isinstance(events, dict):
             return JSONResponse(events, status)
-        return await _streaming(request, samples or 1, events, "text/event-stream")
-    with service.gate.admit(samples or 1):
-        status, result = await until_disconnect(request, serving.chat(body))
+        return await _streaming(request, chat.n, events, "text/event-stream")
+    with service.gate.admit(chat.n):
+        status, result = await until_disconnect(request, serving.chat(chat))
     return JSONResponse(result, status)
 
 
@@ -330,9 +350,7 @@ def _openai(request: Request) -> Any:
     make = getattr(service.engine, "openai_serving", None)
     if make is None:
         raise InputError(f"{service.engine.info.model} has no OpenAI-compatible interface")
-    if not hasattr(request.app.state, "openai"):
-        request.app.state.openai = make()
-    return request.app.state.openai
+    return make()
 
 
 class ClientGone(EngineError):
@@ -373,16 +391,47 @@ async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
             task.cancel()
 
 
+class Stream(StreamingResponse):
+    """A streamed response that closes what it streams however it ends.
+
+    Starlette leaves that to the garbage collector when the client is gone between two chunks. A
+    client that stops reading is let go after `SLOWEST_READ` seconds: it would hold its place in the
+    queue for ever.
+    """
+
+    def __init__(self, first: str, rest: AsyncGenerator[str], media_type: str) -> None:
+        async def chunks() -> AsyncIterator[str]:
+            yield first
+            async for chunk in rest:
+                yield chunk
+
+        super().__init__(chunks(), media_type=media_type)
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: MutableMapping[str, Any]) -> None:
+            async with asyncio.timeout(SLOWEST_READ):
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, send_in_time)
+        except TimeoutError:
+            log.warning("a client stopped reading; its stream was ended")
+        finally:
+            await self._rest.aclose()
+
+
 async def _streaming(
     request: Request, units: int, chunks: AsyncIterator[str], media_type: str
-) -> StreamingResponse:
-    """A streamed response that holds its place in the queue until it ends, however it ends.
+) -> Stream:
+    """A streamed response that holds its place in the queue until it ends.
 
-    The first chunk is awaited before the status line goes out: until then an error can still be a status.
+    The first chunk is awaited before the status line goes out: until then an error can still be a
+    status.
     """
     service = _service(request)
 
-    async def admitted() -> AsyncIterator[str]:
+    async def admitted() -> AsyncGenerator[str]:
         with service.gate.admit(units):
             async with contextlib.aclosing(chunks) as closing:  # type: ignore[type-var]
                 async for chunk in closing:
@@ -393,14 +442,7 @@ async def _streaming(
         first = await until_disconnect(request, anext(stream))
     except StopAsyncIteration:
         first = ""
-
-    async def resumed() -> AsyncIterator[str]:
-        async with contextlib.aclosing(stream) as rest:  # type: ignore[type-var]
-            yield first
-            async for chunk in rest:
-                yield chunk
-
-    return StreamingResponse(resumed(), media_type=media_type)
+    return Stream(first, stream, media_type)
 
 
 def _prompts(body: GenerateRequest, engine: Engine) -> list[list[int]]:
@@ -428,8 +470,6 @@ async def _generations(
     sampling = body.sampling()
     room = service.engine.info.context - len(ids)
     if sampling.max_tokens > room:
-        from dataclasses import replace
-
         sampling = replace(sampling, max_tokens=room)
     stream = service.engine.generate(
         ids, sampling, request_id=f"text-{uuid.uuid4().hex}", adapter=body.adapter
@@ -460,23 +500,56 @@ async def _stream_text(
         if not started:
             raise
         # The status line is long gone; the last line says what happened instead.
-        yield json.dumps({"error": problem(error)}) + "\n"
+        yield json.dumps({"error": _too_late(error)}) + "\n"
+
+
+async def _choices(
+    service: Service,
+    request: Request,
+    prompts: Sequence[list[int]],
+    choices: Sequence[str],
+    adapter: str | None,
+) -> Response:
+    """Every prompt with the probability of each choice, normalised over the choices."""
+    tokens = [service.engine.tokenizer.encode_plain(choice) for choice in choices]
+    for choice, ids in zip(choices, tokens, strict=True):
+        if not ids:
+            raise InputError(f"the model has no tokens for the choice {choice!r}", field="choices")
+    longest = max(map(len, prompts)) + max(map(len, tokens))
+    limit = service.engine.info.context
+    if longest > limit:
+        raise PromptTooLong(longest, limit, field="choices")
+    with service.gate.admit(len(prompts) * len(choices)):
+        work = _all([_choose(service, ids, tokens, adapter) for ids in prompts])
+        results = await until_disconnect(request, work)
+    listed = []
+    for probabilities, prompt_tokens, cached_tokens in results:
+        _count(service, prompt_tokens, cached_tokens)
+        pairs = zip(choices, probabilities, strict=True)
+        listed.append([ChoiceProbability(text=text, probability=p) for text, p in pairs])
+    return JSONResponse(
+        GenerateResponse(
+            text=[max(options, key=lambda o: o.probability).text for options in listed],
+            model=service.engine.info.model,
+            finish_reasons=["choice"] * len(listed),
+            choices=listed,
+            usage=Usage(
+                prompt_tokens=sum(r[1] for r in results), cached_tokens=sum(r[2] for r in results)
+            ),
+        ).model_dump(exclude_none=True)
+    )
 
 
 async def _choose(
-    service: Service, ids: list[int], choices: Sequence[str], adapter: str | None
+    service: Service, prompt: list[int], choices: Sequence[list[int]], adapter: str | None
 ) -> tuple[list[float], int, int]:
-    """Probability of each choice as the continuation of a prompt, normalised over the choices."""
-    tokenizer = service.engine.tokenizer
+    """Probability of each choice as the continuation of a prompt, then prompt and cached tokens."""
 
-    async def log_probability(choice: str) -> tuple[float, int, int]:
-        tokens = tokenizer.encode_plain(choice)
-        if not tokens:
-            raise InputError(f"the model has no tokens for the choice {choice!r}", field="choices")
+    async def log_probability(tokens: list[int]) -> tuple[float, int, int]:
         wanted = list(dict.fromkeys(tokens))
         # An empty first tail reads what follows the prompt itself.
         reading = await service.engine.read(
-            ids,
+            prompt,
             [[], *([token] for token in tokens[:-1])],
             wanted,
             request_id=f"choice-{uuid.uuid4().hex}",
@@ -485,42 +558,16 @@ async def _choose(
         total = fsum(row[wanted.index(t)] for row, t in zip(reading.logprobs, tokens, strict=True))
         return total, reading.prompt_tokens, reading.cached_tokens
 
-    results = await _all([log_probability(choice) for choice in choices])
+    results = await _all([log_probability(tokens) for tokens in choices])
     top = max(total for total, _, _ in results)
+    if not isfinite(top):
+        raise EngineError("the engine returned no probabilities")
     weights = [exp(total - top) for total, _, _ in results]
     return (
         [weight / fsum(weights) for weight in weights],
         sum(tokens for _, tokens, _ in results),
         sum(cached for _, _, cached in results),
     )
-
-
-def _choices_response(
-    service: Service, choices: Sequence[str]
-) -> Callable[[list[tuple[list[float], int, int]]], GenerateResponse]:
-    def make(results: list[tuple[list[float], int, int]]) -> GenerateResponse:
-        listed = [
-            [
-                ChoiceProbability(text=c, probability=p)
-                for c, p in zip(choices, probabilities, strict=True)
-            ]
-            for probabilities, _, _ in results
-        ]
-        return GenerateResponse(
-            text=[max(options, key=lambda o: o.probability).text for options in listed],
-            model=service.engine.info.model,
-            finish_reasons=["choice"] * len(listed),
-            choices=listed,
-            usage=Usage(
-                prompt_tokens=sum(r[1] for r in results), cached_tokens=sum(r[2] for r in results)
-            ),
-        )
-
-    return make
-
-
-def _json(result: T, make: Callable[[T], GenerateResponse]) -> Response:
-    return JSONResponse(make(result).model_dump(exclude_none=True))
 
 
 async def _grade_events(
@@ -532,7 +579,9 @@ async def _grade_events(
             async for event in closing:
                 started = True
                 if isinstance(event, Graded):
-                    yield _sse("grade", _grade_response(service, event, body).model_dump(mode="json"))
+                    yield _sse(
+                        "grade", _grade_response(service, event, body).model_dump(mode="json")
+                    )
                 elif isinstance(event, PointDecided):
                     yield _sse("point", PointResult.of(event.verdict).model_dump(mode="json"))
                 else:
@@ -548,7 +597,14 @@ async def _grade_events(
     except Exception as error:
         if not started:
             raise
-        yield _sse("error", problem(error))
+        yield _sse("error", _too_late(error))
+
+
+def _too_late(error: Exception) -> dict[str, Any]:
+    """The problem that ends a stream; logged here where nobody else will see it."""
+    if not isinstance(error, LLMarkingError):
+        log.error("a stream failed: %s", type_and_place(error))
+    return problem(error)
 
 
 def _sse(event: str, data: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""One frozen settings class per program: defaults live here, scripts fill them from their arguments."""
+"""One frozen settings class per program: defaults live here, scripts fill in their arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ServerSettings:
         max_queue: answers and samples that may be accepted and unfinished at once.
         max_body: bytes of a request body.
         drain_seconds: how long running requests may take after SIGTERM.
-        calibration_folder: where calibrations are looked for; None means the shipped ones.
+        default_adapter: the adapter that grades where a request names none.
     """
 
     host: str = "127.0.0.1"
@@ -27,7 +27,6 @@ class ServerSettings:
     max_queue: int = 1024
     max_body: int = 32 << 20
     drain_seconds: int = 30
-    allowed_hosts: tuple[str, ...] = ("*",)
     default_adapter: str | None = None
 
     def __post_init__(self) -> None:
@@ -38,12 +37,12 @@ class ServerSettings:
         for key in self.api_keys:
             if len(key) < 8 or not key.isascii() or any(c.isspace() for c in key):
                 raise InputError(
-                    "--api-key: a key has at least 8 characters, all of them ASCII and none a space",
+                    "--api-key: a key has at least 8 characters, all ASCII and none a space",
                     field="api_key",
                 )
 
 
 def api_keys(given: list[str] | None, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Keys from the command line, then those in LLMARKING_API_KEYS (separated by commas or spaces)."""
+    """Keys from the command line, then from LLMARKING_API_KEYS (by commas or spaces)."""
     inherited = environ.get("LLMARKING_API_KEYS", "").replace(",", " ").split()
     return tuple(dict.fromkeys([*(given or []), *inherited]))

@@ -1,7 +1,8 @@
 """vLLM's own OpenAI-compatible chat completions, on the engine that grades.
 
-Only what a chat needs gets through: schemas, grammars, templates, media and tools that a caller sends are the
-source of most of vLLM's advisories, so a request that carries any is refused before vLLM sees it.
+Only what a chat needs gets through: schemas, grammars, templates, media and tools that a caller
+sends are the source of most of vLLM's advisories, so a request that carries any is refused before
+vLLM sees it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.exceptions import VLLMClientError
 from vllm.renderers.online_renderer import OnlineRenderer
+from vllm.v1.engine.exceptions import EngineDeadError
 
-from llmarking.errors import InputError
+from llmarking.errors import EngineDead, InputError
 
 ALLOWED = frozenset(
     {
@@ -29,6 +32,7 @@ ALLOWED = frozenset(
         "frequency_penalty", "repetition_penalty", "logprobs", "top_logprobs", "user",
     }
 )  # fmt: skip
+ROLES = ("system", "user", "assistant")
 MAX_SAMPLES = 16
 
 
@@ -60,32 +64,64 @@ class OpenAIServing:
             card["root"] = card["id"]
         return listing
 
-    async def chat(self, body: dict[str, Any]) -> tuple[int, dict[str, Any] | AsyncIterator[str]]:
-        """Answer a chat completion request: a status and the body, or the events of a stream.
+    def check(self, body: dict[str, Any]) -> ChatCompletionRequest:
+        """A chat completion request as vLLM takes it.
 
         Raises:
-            InputError: the request is malformed or has a field that is not allowed.
+            InputError: it is malformed or has a field that is not allowed.
         """
         unknown = sorted(set(body) - ALLOWED)
         if unknown:
             raise InputError(f"{unknown[0]} can't be set on this server", field=unknown[0])
-        for message in body.get("messages") or ():
-            if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-                raise InputError("every message needs a content that is plain text", field="messages")
-        n = body.get("n") or 1
-        if not isinstance(n, int) or not 1 <= n <= MAX_SAMPLES:
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise InputError("messages must be a list with at least one message", field="messages")
+        for number, message in enumerate(messages):
+            _check_message(message, f"messages.{number}")
+        n = body.get("n")
+        if n is not None and (not isinstance(n, int) or not 1 <= n <= MAX_SAMPLES):
             raise InputError(f"n must be between 1 and {MAX_SAMPLES}", field="n")
         try:
-            request = ChatCompletionRequest(**body)
+            return ChatCompletionRequest(**{**body, "n": n or 1})
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{where}: {first['msg']}", field=where or None) from None
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        result = await self._chat.create_chat_completion(request, None)
+        except VLLMClientError as error:
+            raise _refusal(error) from None
+
+    async def chat(
+        self, request: ChatCompletionRequest
+    ) -> tuple[int, dict[str, Any] | AsyncIterator[str]]:
+        """Answer a request: a status and the body, or the events of a stream.
+
+        Raises:
+            InputError: vLLM refuses it, for instance because it is too long.
+            EngineDead: there is no engine any more.
+        """
+        try:
+            result = await self._chat.create_chat_completion(request, None)
+        except VLLMClientError as error:
+            raise _refusal(error) from None
+        except EngineDeadError as error:
+            raise EngineDead("vLLM's engine process has died; restart the server") from error
         if isinstance(result, ErrorResponse):
             return int(result.error.code), result.model_dump()
         if isinstance(result, ChatCompletionResponse):
             return 200, result.model_dump(exclude_none=True)
         return 200, result
+
+
+def _check_message(message: Any, field: str) -> None:
+    if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+        raise InputError(f"{field} needs a content that is plain text", field=field)
+    if message.get("role") not in ROLES:
+        raise InputError(f"{field}: a role is one of {', '.join(ROLES)}", field=f"{field}.role")
+    for name in message.keys() - {"role", "content", "name"}:
+        raise InputError(f"{field}.{name} can't be set on this server", field=f"{field}.{name}")
+
+
+def _refusal(error: VLLMClientError) -> InputError:
+    """vLLM's own words about what is wrong, without the value, which may be a student's text."""
+    parameter = getattr(error, "parameter", None)
+    return InputError(str(error.args[0]) if error.args else "vLLM refuses it", field=parameter)

@@ -9,41 +9,65 @@ import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 
 from llmarking import catalogue, hub
 from llmarking.engine import Engine, ScriptedEngine
-from llmarking.server import create_app
+from llmarking.server import Service, create_app
 from llmarking.settings import ServerSettings
 from llmarking.tokenizing import HubTokenizer
 
 
+class Address(str):
+    """Base URL of a server in this process, with the service behind it."""
+
+    __slots__ = ("service",)
+    service: Service
+
+
 @contextlib.contextmanager
-def serving(engine: Engine, settings: ServerSettings) -> Iterator[str]:
-    """A uvicorn server in a thread on a free port; yields its address once the engine is ready."""
+def serving(
+    engine: Engine,
+    settings: ServerSettings,
+    *,
+    on_death: Callable[[str], None] = lambda reason: None,
+    loaded: bool = True,
+) -> Iterator[Address]:
+    """A uvicorn server in a thread on a free port; yields its address once the engine is ready.
+
+    With `loaded` false it does not wait for the engine, only for the port.
+    """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    app = create_app(engine, settings)
+    app = create_app(engine, settings, on_death=on_death)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    service = app.state.service
-    deadline = time.monotonic() + 30
-    while not (server.started and (service.ready.is_set() or service.failure)):
-        assert thread.is_alive(), "the test server has stopped"
-        assert time.monotonic() < deadline, "the test server did not start"
-        time.sleep(0.005)
+    address = Address(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    address.service = app.state.service
+    wait_until(lambda: server.started or not thread.is_alive())
+    if loaded:
+        wait_until(lambda: address.service.ready.is_set() or address.service.failure is not None)
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield address
     finally:
         server.should_exit = True
         thread.join(timeout=15)
         listener.close()
 
 
-ServerFactory = Callable[..., str]
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Return when something has come true; fail when it has not for so long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+
+
+ServerFactory = Callable[..., Address]
 
 
 @pytest.fixture
@@ -51,16 +75,26 @@ def live_server_factory() -> Iterator[ServerFactory]:
     """Start servers with any engine and settings; all stop at the end of the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(engine: Engine | None = None, **settings: object) -> str:
-            return stack.enter_context(
-                serving(engine or ScriptedEngine(), ServerSettings(**settings))  # type: ignore[arg-type]
+        def start(
+            engine: Engine | None = None,
+            *,
+            on_death: Callable[[str], None] = lambda reason: None,
+            loaded: bool = True,
+            **settings: Any,
+        ) -> Address:
+            server = serving(
+                engine or ScriptedEngine(),
+                ServerSettings(**settings),
+                on_death=on_death,
+                loaded=loaded,
             )
+            return stack.enter_context(server)
 
         yield start
 
 
 @pytest.fixture
-def live_server(live_server_factory: ServerFactory) -> str:
+def live_server(live_server_factory: ServerFactory) -> Address:
     """Base URL of a server over the scripted engine."""
     return live_server_factory()
 
