@@ -296,8 +296,14 @@ async def test_the_same_answer_again_costs_nothing_and_gets_the_same_mark() -> N
 
 
 @pytest.mark.parametrize(
-    "variant", [f"  {ANSWER} ", ANSWER.replace(" ", "\n"), ANSWER.removesuffix("."), ANSWER.replace("stack", "STACK")]
-)  # fmt: skip
+    "variant",
+    [
+        f"  {ANSWER} ",
+        ANSWER.replace(" ", "\n"),
+        ANSWER.removesuffix("."),
+        ANSWER.replace("stack", "STACK"),
+    ],
+)
 async def test_answers_that_differ_in_nothing_but_form_get_the_same_mark(variant: str) -> None:
     engine = Engine(9, -9)
     grader = Grader(engine)
