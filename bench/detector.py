@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.attacks import BASES, Attack, Control, apply, attacks, controls, questions
+from bench.attacks import BASES, SPLITS, Attack, Control, Split, apply, attacks, controls, questions
 from llmarking.screening import Screening, screen
 
 
@@ -62,11 +62,9 @@ class Share:
         return f"{self.count}/{self.of} = {self.value:.0%} [{low:.0%}, {high:.0%}]"
 
 
-def trials(split: str) -> Iterator[Trial]:
+def trials(split: Split) -> Iterator[Trial]:
     """Every attack of a split on every question of its language, on each base that makes sense."""
-    for attack in attacks():
-        if attack.split != split:
-            continue
+    for attack in attacks((split,)):
         for base in BASES[:1] if attack.alone else BASES:
             for item in questions():
                 if item.language == attack.language:
@@ -89,7 +87,7 @@ def wordings(tried: Iterable[Trial]) -> Share:
     return Share(sum(caught.values()), len(caught))
 
 
-def false_flags(split: str) -> list[tuple[Control, Screening]]:
+def false_flags(split: Split) -> list[tuple[Control, Screening]]:
     """The honest answers of a split that carry a flag they should not."""
     screened = [(c, screen(c.answer, c.question)) for c in controls() if c.split == split]
     return [(c, s) for c, s in screened if set(s.flags) - c.allowed]
@@ -99,9 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--missed", action="store_true", help="list what was not flagged")
-    parser.add_argument("--split", choices=("dev", "test"), action="append", help="default: both")
+    parser.add_argument("--split", choices=("dev", "more", "test"), action="append")
     options = parser.parse_args(argv)
-    splits = options.split or ["dev", "test"]
+    splits: Sequence[Split] = options.split or SPLITS
     tried = {split: list(trials(split)) for split in splits}
     _print_table(tried)
     for split in splits:
@@ -114,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _print_missed(tried[split])
 
 
-def _print_table(tried: dict[str, list[Trial]]) -> None:
+def _print_table(tried: Mapping[Split, Sequence[Trial]]) -> None:
     rows: dict[str, dict[str, list[Trial]]] = defaultdict(lambda: defaultdict(list))
     names: dict[int, str] = {}
     for split, trials_ in tried.items():
@@ -143,7 +141,9 @@ def _print_missed(tried: Iterable[Trial]) -> None:
         if not trial.flagged:
             attack = trial.attack
             where = f"{attack.language}, {trial.base}, {trial.question}"
-            print(f"    {attack.category} {attack.name} {attack.variant} ({where}): {trial.answer[-110:]!r}")
+            print(
+                f"    {attack.category} {attack.name} {attack.variant} ({where}): {trial.answer[-110:]!r}"
+            )
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def question(text: str, reference: str) -> Question:
 
 HASH = question(
     "What does a hash table store, and how fast is a lookup on average?",
-    "It stores key-value pairs, and a lookup takes constant time on average because the hash of the "
-    "key tells where the pair lies.",
+    "It stores key-value pairs, and a lookup takes constant time on average because the hash of "
+    "the key tells where the pair lies.",
 )
 HAN = question("什么是栈？请说明栈的特点。", "栈是后进先出的线性表，只允许在栈顶插入和删除元素。")
 
@@ -293,7 +293,7 @@ def test_topic_decides_what_is_suspicious() -> None:
 @pytest.mark.slow
 def test_no_text_makes_screening_slow() -> None:
     """Twice the text takes about twice the time, for texts made to defeat the patterns."""
-    script = """
+    script = r"""
         import random, sys, time
         from llmarking.domain import Point, Question
         from llmarking.manipulation import _load, _vocabulary
