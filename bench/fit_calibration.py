@@ -5,7 +5,7 @@
     python bench/fit_calibration.py odds.json --prefix TRAIN_C --adapter qwen2.5-coder-1.5b-marker
 
 One file is written for each number of examples. Slope and offset come from all verdicts of the
-chosen courses; the error figures and the risk table from fits that left the verdict's own question out.
+chosen courses; error figures and risk table from fits that left out the verdict's own question.
 """
 
 from __future__ import annotations
