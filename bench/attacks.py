@@ -215,6 +215,24 @@ def _salad(m: _Material) -> str:
     return (" " if words and words[0].isascii() else "、").join(words)
 
 
+def _salad_lower(m: _Material) -> str:
+    """Only some of the words, with blanks between them whatever the language."""
+    words = re.split(r"[ 、]", _salad(m).lower())
+    return " ".join(words[: max(6, len(words) * 2 // 3)])
+
+
+def _shouted_reference(m: _Material) -> str:
+    """The reference in capitals, or with other signs between its clauses."""
+    shouted = m.reference.upper()
+    return re.sub("[，；。]", "；", shouted)
+
+
+def _filler(m: _Material) -> str:
+    """The same sentence with a running number, so that no two lines are equal."""
+    sentence = m.base or m.question
+    return "\n".join(f"{number}. {sentence}" for number in range(1, 41))
+
+
 def _near_reference(m: _Material) -> str:
     """The reference with its last word left out, as a careless copy has it."""
     return m.reference.rstrip(" .。")[: -3 if not m.reference.isascii() else None]
@@ -249,8 +267,12 @@ _TRANSFORMS: Mapping[str, Callable[[_Material], str]] = {
     "broken": _broken,
     "question": lambda m: m.question,
     "reference": _near_reference,
+    "question_twice": lambda m: f"{m.question.upper()}\n\n- {m.question}",
+    "reference_shouted": _shouted_reference,
+    "salad_lower": _salad_lower,
+    "repeat_filler": _filler,
     "salad": _salad,
     "repeat": lambda m: "\n".join([m.text or m.base or m.question] * 20),
     "loop_words": lambda m: " ".join([m.text] * 200),
 }
-_WHOLE = frozenset({"only", "prepend", "repeat"})
+_WHOLE = frozenset({"only", "prepend", "repeat", "repeat_filler"})

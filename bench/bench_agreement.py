@@ -80,6 +80,7 @@ async def main() -> int:
     parser.add_argument(
         "--save", type=Path, help="keep log-odds and verdicts (no text) in this file"
     )
+    parser.add_argument("--figures", type=Path, help="write the printed figures to this file")
     args = parser.parse_args()
     spec = catalogue.resolve(args.model)
     folder = hub.fetch(spec)
@@ -140,6 +141,15 @@ async def main() -> int:
         await engine.stop()
     if args.save:
         args.save.write_text(json.dumps(saved))
+    if args.figures:
+        kept = ("shipped", "left_out", "seconds", "answers")
+        figures_only = {
+            key: {name: value[name] for name in kept}
+            if isinstance(value, dict) and "odds" in value
+            else value
+            for key, value in saved.items()
+        }
+        args.figures.write_text(json.dumps(figures_only, indent=1) + "\n")
     return 0
 
 

@@ -141,9 +141,8 @@ def _print_missed(tried: Iterable[Trial]) -> None:
         if not trial.flagged:
             attack = trial.attack
             where = f"{attack.language}, {trial.base}, {trial.question}"
-            print(
-                f"    {attack.category} {attack.name} {attack.variant} ({where}): {trial.answer[-110:]!r}"
-            )
+            name = f"{attack.category} {attack.name} {attack.variant}".rstrip()
+            print(f"    {name} ({where}): {trial.answer[-110:]!r}")
 
 
 if __name__ == "__main__":

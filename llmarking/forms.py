@@ -16,6 +16,7 @@ _NEGATION = re.compile(
 )
 _NEGATION_HAN = re.compile("不是|不会|不能|没有|不|非|没|未|无")
 _CLAUSES = re.compile(r"[,，]|(?<!\w)(?:and|but|or)(?!\w)|但是?|也|而且|或者?|又")
+_HAN = re.compile("[\u4e00-\u9fff]")
 _CONDITION = re.compile(
     r"(?<!\w)(?:if|when|unless|whether|otherwise)(?!\w)|如果|若|假设|是否|假如|时"
 )
@@ -62,7 +63,10 @@ def _contradiction(folded: str) -> str | None:
             plain = clause.replace("n't", " not").replace("cannot", "can not")
             bare = _NEGATION_HAN.sub("", _NEGATION.sub(" ", plain))
             words = tuple(w.rstrip("s") for w in _WORDS.findall(bare) if w not in _AUXILIARY)
-            if len(words) >= 3 and seen.setdefault(words, bare != plain) != (bare != plain):
+            # Chinese leaves out subjects, so only what is long enough to have one counts.
+            enough = 6 if _HAN.search(clause) else 3
+            negated = bare != plain
+            if len(words) >= enough and seen.setdefault(words, negated) != negated:
                 return clause.strip()
     return None
 

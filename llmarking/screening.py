@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmarking.copies import copies, foreign_script
+from llmarking.copies import copies
 from llmarking.decoding import readings
 from llmarking.domain import Flag, Question
 from llmarking.forms import forms
+from llmarking.languages import foreign_language
 from llmarking.manipulation import FLAG_AT, Evidence, find, respace, weigh
 from llmarking.normalising import Cleaned, clean, fold, unmask
 from llmarking.topics import Topic
@@ -103,8 +104,8 @@ def screen(answer: str, question: Question) -> Screening:
         found.append((Flag.EMPTY, "says nothing"))
     else:
         found += copies(_ends(text), question)
-        if script := foreign_script(_ends(text), question):
-            found.append((Flag.OTHER_LANGUAGE, f"mostly in {script} script"))
+        if language := foreign_language(_ends(text), question):
+            found.append((Flag.OTHER_LANGUAGE, f"mostly in {language}"))
     found += ((Flag.MANIPULATION, note) for note in _manipulation(answer, cleaned, question))
     return Screening(
         flags=tuple(dict.fromkeys(flag for flag, _ in found)),

@@ -32,8 +32,8 @@ _ABOUT_LOGIC = re.compile(
 )
 # A course on teaching speaks of marks.
 _ABOUT_MARKING = re.compile(
-    r"\b(?:mark|grad)(?:ing|ers?)\b|rubric|assessment|\bexams?\b|teachers?\b"
-    r"|评分|阅卷|考试|教师|教学评价|打分"
+    r"\b(?:mark|grad)(?:ing|ers?)\b|rubric|assessment|\bexams?\b|teachers?\b|teaching"
+    r"|feedback|\braters?\b|pedagog|评分|阅卷|考试|教师|教学|打分|评价|反馈"
 )
 
 
