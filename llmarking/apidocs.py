@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -24,6 +25,14 @@ With API keys set, send `Authorization: Bearer KEY`; only the two health checks 
 
 def attach(app: FastAPI) -> None:
     """Add `/docs` and its assets: the Swagger UI that comes with vLLM."""
+    make = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _say_problem(make())
+        return make()
+
+    app.openapi = document  # type: ignore[method-assign]
     # Found without importing vLLM, which takes seconds. Without it the page stays empty.
     vllm = find_spec("vllm")
     root = Path(vllm.origin).parent if vllm and vllm.origin else Path()
@@ -39,3 +48,17 @@ def attach(app: FastAPI) -> None:
             swagger_css_url="/docs/assets/swagger-ui.css",
             swagger_favicon_url="data:,",
         )
+
+
+def _say_problem(document: dict[str, Any]) -> None:
+    """Give errors the media type they have; FastAPI takes them for plain JSON."""
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if int(status) < 400:
+                    continue
+                schema = {"$ref": "#/components/schemas/Problem"}
+                media = "application/problem+json"
+                if path.startswith("/v1/"):
+                    schema, media = {"type": "object"}, "application/json"
+                response["content"] = {media: {"schema": schema}}

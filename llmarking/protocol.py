@@ -26,6 +26,7 @@ MAX_PROMPTS = 256
 MAX_SEQUENCES = 256
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Method = Literal["verdict", "prose"]
 
 
@@ -77,9 +78,7 @@ class GenerateRequest(Sent):
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, description="0 is greedy.")
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int = Field(default=0, ge=0, le=100_000, description="0 means no limit.")
-    stop: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(
-        default_factory=list, max_length=16
-    )
+    stop: list[Stop] = Field(default_factory=list, max_length=16)
     seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     choices: (
         Annotated[
@@ -120,6 +119,47 @@ class GenerateRequest(Sent):
             stop=tuple(self.stop),
             seed=self.seed,
         )
+
+
+class StreamOptions(Sent):
+    """What a stream of chat completions tells besides its text."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class ChatRequest(Sent):
+    """A chat completion as OpenAI's clients ask for it: what a chat needs, and no more.
+
+    Schemas, grammars, templates, media and tools that callers send are the source of most of vLLM's
+    advisories; none of them gets as far as vLLM.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 16}]
+        }
+    )
+
+    model: Annotated[str, Field(max_length=200)] | None = None
+    messages: Annotated[list[ChatTurn], Field(min_length=1, max_length=1024)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(default=None, ge=1, le=16)
+    max_tokens: int | None = Field(default=None, ge=1, le=32_768)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=32_768)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    top_k: int | None = Field(default=None, ge=-1, le=100_000)
+    min_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    presence_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
+    frequency_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
+    repetition_penalty: float | None = Field(default=None, gt=0.0, le=2.0)
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    user: Annotated[str, Field(max_length=200)] | None = None
 
 
 class Usage(Wire):

@@ -189,7 +189,9 @@ async def serve(engine: Engine, settings: ServerSettings) -> int:
         listener = _listen(settings.host, settings.port)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
-        print(f"vllm_server.py: can't listen on {where}: {error.strerror}", file=sys.stderr)
+        # What Python adds in brackets is the address once more.
+        reason = str(error.strerror).partition(" (")[0]
+        print(f"vllm_server.py: can't listen on {where}: {reason}", file=sys.stderr)
         return 1
     failed: list[str] = []
 

@@ -51,6 +51,7 @@ from llmarking.middleware import ApiKeys, BodyLimit, LastResort, RequestId
 from llmarking.problems import problem, type_and_place
 from llmarking.prompting import conversation_ids
 from llmarking.protocol import (
+    ChatRequest,
     ChoiceProbability,
     GenerateRequest,
     GenerateResponse,
@@ -172,11 +173,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses={
-            422: {"model": Problem, "description": "Wrong input: which field, and what to do"},
-            429: {"model": Problem, "description": "Busy; Retry-After says when to come back"},
-            503: {"model": Problem, "description": "Loading, or the engine has failed"},
-        },
+        responses=_errors(401, 500),
     )
     app.state.service = service
     app.include_router(router)
@@ -191,6 +188,24 @@ def create_app(
 
 
 router = APIRouter()
+ERRORS = {
+    400: "The body can't be read",
+    401: "A key is needed, and this is none",
+    404: "There is no adapter or model of that name",
+    413: "The body is too long",
+    422: "Wrong input: which field, and what to do",
+    429: "Busy; Retry-After says when to come back",
+    500: "Something went wrong inside",
+    503: "Loading, or the engine has failed",
+}
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer besides success, for its documentation."""
+    return {status: {"model": Problem, "description": ERRORS[status]} for status in statuses}
+
+
+TAKES_WORK = _errors(400, 404, 413, 422, 429, 503)
 
 
 def _service(request: Request) -> Service:
@@ -198,7 +213,7 @@ def _service(request: Request) -> Service:
     return service
 
 
-@router.post("/generate", response_model=GenerateResponse, tags=["text"])
+@router.post("/generate", response_model=GenerateResponse, tags=["text"], responses=TAKES_WORK)
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Free text from the model, whole or streamed; or the probabilities of given choices.
 
@@ -234,7 +249,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     )
 
 
-@router.post("/grade", response_model=GradeResponse, tags=["marking"])
+@router.post("/grade", response_model=GradeResponse, tags=["marking"], responses=TAKES_WORK)
 async def grade(body: GradeRequest, request: Request) -> Response:
     """Mark one answer point by point.
 
@@ -262,7 +277,9 @@ async def grade(body: GradeRequest, request: Request) -> Response:
     return JSONResponse(_grade_response(service, graded, body).model_dump(mode="json"))
 
 
-@router.get("/models", response_model=dict[str, list[ModelCard]], tags=["server"])
+@router.get(
+    "/models", response_model=dict[str, list[ModelCard]], tags=["server"], responses=_errors(503)
+)
 async def models(request: Request) -> dict[str, list[ModelCard]]:
     """What this server runs."""
     service = _service(request)
@@ -284,7 +301,7 @@ async def models(request: Request) -> dict[str, list[ModelCard]]:
     }
 
 
-@router.get("/adapters", tags=["server"])
+@router.get("/adapters", tags=["server"], responses=_errors(503))
 async def adapters(request: Request) -> dict[str, list[str]]:
     """Adapters that `adapter` may name."""
     service = _service(request)
@@ -298,7 +315,9 @@ async def live() -> str:
     return "alive\n"
 
 
-@router.get("/health/ready", response_class=PlainTextResponse, tags=["server"])
+@router.get(
+    "/health/ready", response_class=PlainTextResponse, tags=["server"], responses=_errors(503)
+)
 async def ready(request: Request) -> str:
     """The model is loaded and its engine runs; 503 otherwise."""
     service = _service(request)
@@ -315,23 +334,17 @@ async def metrics(request: Request) -> Response:
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/models", tags=["openai"])
+@router.get("/v1/models", tags=["openai"], responses=_errors(422, 503))
 async def openai_models(request: Request) -> Response:
     """vLLM's own model list, as OpenAI clients expect it."""
     return JSONResponse(await _openai(request).models())
 
 
-@router.post("/v1/chat/completions", tags=["openai"])
-async def openai_chat(request: Request) -> Response:
+@router.post("/v1/chat/completions", tags=["openai"], responses=TAKES_WORK)
+async def openai_chat(body: ChatRequest, request: Request) -> Response:
     """vLLM's own chat completions on the same engine; tools, media and schemas are refused."""
     serving = _openai(request)
     service = _service(request)
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise InputError("the body must be a JSON object")
     chat = serving.check(body)
     if chat.stream:
         # Errors of a malformed request must come before the stream does.

@@ -1,9 +1,4 @@
-"""vLLM's own OpenAI-compatible chat completions, on the engine that grades.
-
-Only what a chat needs gets through: schemas, grammars, templates, media and tools that a caller
-sends are the source of most of vLLM's advisories, so a request that carries any is refused before
-vLLM sees it.
-"""
+"""vLLM's own OpenAI-compatible chat completions, on the engine that grades."""
 
 from __future__ import annotations
 
@@ -24,16 +19,7 @@ from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from llmarking.errors import EngineDead, InputError
-
-ALLOWED = frozenset(
-    {
-        "model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens",
-        "temperature", "top_p", "top_k", "min_p", "stop", "seed", "presence_penalty",
-        "frequency_penalty", "repetition_penalty", "logprobs", "top_logprobs", "user",
-    }
-)  # fmt: skip
-ROLES = ("system", "user", "assistant")
-MAX_SAMPLES = 16
+from llmarking.protocol import ChatRequest
 
 
 class OpenAIServing:
@@ -64,31 +50,20 @@ class OpenAIServing:
             card["root"] = card["id"]
         return listing
 
-    def check(self, body: dict[str, Any]) -> ChatCompletionRequest:
+    def check(self, body: ChatRequest) -> ChatCompletionRequest:
         """A chat completion request as vLLM takes it.
 
         Raises:
-            InputError: it is malformed or has a field that is not allowed.
+            InputError: vLLM finds a fault, for instance two fields that don't go together.
         """
-        unknown = sorted(set(body) - ALLOWED)
-        if unknown:
-            raise InputError(f"{unknown[0]} can't be set on this server", field=unknown[0])
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise InputError("messages must be a list with at least one message", field="messages")
-        for number, message in enumerate(messages):
-            _check_message(message, f"messages.{number}")
-        n = body.get("n")
-        if n is not None and (not isinstance(n, int) or not 1 <= n <= MAX_SAMPLES):
-            raise InputError(f"n must be between 1 and {MAX_SAMPLES}", field="n")
         try:
-            return ChatCompletionRequest(**{**body, "n": n or 1})
+            return ChatCompletionRequest(**{"n": 1, **body.model_dump(exclude_none=True)})
+        except VLLMClientError as error:
+            raise _refusal(error) from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{where}: {first['msg']}", field=where or None) from None
-        except VLLMClientError as error:
-            raise _refusal(error) from None
 
     async def chat(
         self, request: ChatCompletionRequest
@@ -110,15 +85,6 @@ class OpenAIServing:
         if isinstance(result, ChatCompletionResponse):
             return 200, result.model_dump(exclude_none=True)
         return 200, result
-
-
-def _check_message(message: Any, field: str) -> None:
-    if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-        raise InputError(f"{field} needs a content that is plain text", field=field)
-    if message.get("role") not in ROLES:
-        raise InputError(f"{field}: a role is one of {', '.join(ROLES)}", field=f"{field}.role")
-    for name in message.keys() - {"role", "content", "name"}:
-        raise InputError(f"{field}.{name} can't be set on this server", field=f"{field}.{name}")
 
 
 def _refusal(error: VLLMClientError) -> InputError:

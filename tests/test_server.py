@@ -32,6 +32,7 @@ QUESTION = {
         {"answer": "LIFO.", "points": [{"id": 1, "verdict": True}, {"id": 2, "verdict": False}]}
     ],
 }
+CHAT = {"messages": [{"role": "user", "content": "Hello."}]}
 GRADE: dict[str, Any] = {"question": QUESTION, "answer": "Last in, first out."}
 
 
@@ -381,7 +382,7 @@ def test_metrics_count_answers_points_and_tokens(live_server: Address) -> None:
 def test_an_engine_without_an_openai_interface_says_so(live_server: Address) -> None:
     for reply in (
         httpx.get(f"{live_server}/v1/models"),
-        httpx.post(f"{live_server}/v1/chat/completions", json={"messages": []}),
+        httpx.post(f"{live_server}/v1/chat/completions", json=CHAT),
     ):
         assert reply.status_code == 422
         error = reply.json()["error"]
@@ -630,7 +631,7 @@ NEED_AN_ENGINE = [
     ("GET", "/models", None),
     ("GET", "/adapters", None),
     ("GET", "/v1/models", None),
-    ("POST", "/v1/chat/completions", {"messages": []}),
+    ("POST", "/v1/chat/completions", CHAT),
     ("POST", "/generate", {"prompt": "a"}),
     ("POST", "/generate", {"prompt": "a", "stream": True}),
     ("POST", "/grade", GRADE),
