@@ -12,17 +12,17 @@ _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9f
 _NEW, _COVERED = 0.25, 0.5
 _FUNCTION = frozenset(
     (
-        "the and for are was were has have had that this these those with from into onto than then "
-        "there "
-        "what why how does which who when where can could will would should must may might not but "
-        "also too very just only other another one two three them they their its his her your you "
-        "explain describe state name give list compare say tell what's it's that's because since "
-        "way ways thing things some any all each both between whereas while namely many more most "
-        "respect respects reason reasons answer question happen happened happens about again itself"
+        "the and for are was were has have had that this these those with from into onto than "
+        "then there what why how does which who when where can could will would should must may "
+        "might not but also too very just only other another one two three them they their its "
+        "his her your you explain describe state name give list compare say tell what's it's "
+        "that's because since way ways thing things some any all each both between whereas "
+        "while namely many more most respect respects reason reasons answer question happen "
+        "happened happens about again itself"
     ).split()
 )
 _FUNCTION_HAN = re.compile(
-    "请|什么|为什么|如何|怎样|怎么|简述|说明|解释|举例|列出|指出|分别|以及|可以|就是|它们|它|的|了|和|与|是|在|有|也|就"
+    "请|为什么|什么|如何|怎样|怎么|简述|说明|解释|举例|列出|指出|分别|以及|可以|就是|它们|它|的|了|和|与|是|在|有|也|就"
     "|来|从|把|被|及|并|这|那|个|原因|方面|因为|所以"
 )
 _LATIN_PROSE = frozenset(

@@ -29,8 +29,7 @@ _MASTER_KEYS = frozenset(
     for key in (
         "solution answer response reply result thought thoughts reasoning explanation conclusion "
         "discussion analysis 解 解答 答 答案 回答 解析 分析 思路 结论 如下 略 かいせつ 解説 해설 "
-        "풀이 "
-        "solución respuesta réponse lösung antwort решение ответ الحل الجواب"
+        "풀이 solución respuesta réponse lösung antwort решение ответ الحل الجواب"
     ).split()
 ) | {
     "thoughtprocess",

@@ -17,9 +17,8 @@ _ABOUT_ATTACKS = re.compile(
 _FUNCTION_WORDS = frozenset(
     (
         "the and for are was were that thi with from what why how doe which have has had not but "
-        "you "
-        "your hi her their they can will when who one all any every each into onto than then there "
-        "these those some more most mu must should would could being been out off per via our"
+        "you your hi her their they can will when who one all any every each into onto than then "
+        "there these those some more most mu must should would could being been out off per via our"
     ).split()
 )
 # A course on language models speaks of their tokens.
