@@ -42,7 +42,7 @@ from llmarking.prompting import (
 )
 from llmarking.screening import Screening, screen
 
-DEFAULT_RISK = 0.1
+DEFAULT_RISK = 0.05
 PROSE_TOKENS_PER_POINT = 96
 EXPLAIN_TOKENS = 160
 EXPLANATION: dict[str, Any] = {
