@@ -1,0 +1,134 @@
+"""The folder of one run: what was run, a line for every answer, and the metrics.
+
+No file here ever holds what a student wrote.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any, Self
+
+from llmarking.errors import DataError, InputError
+
+Sample = dict[str, Any]
+Key = tuple[str, str]
+
+
+def folder_name(text: str) -> str:
+    """A name as one step of a path: that of the folder for a path, and no strange letters."""
+    last = PurePath(text).name if text.startswith(("/", ".", "~")) else text
+    return re.sub(r"[^\w.+-]+", "_", last).strip("._") or "unnamed"
+
+
+class RunFolder:
+    """Opened for one run at a time; use it in a `with` block.
+
+    Args:
+        configuration: what has to be the same for answers to belong to one run.
+        resume: go on with what is there.
+
+    Raises:
+        InputError: there are answers and `resume` is not set, or they are of another run.
+    """
+
+    def __init__(self, path: Path, configuration: Mapping[str, Any], *, resume: bool) -> None:
+        self.path = path
+        self.run: dict[str, Any] = {}
+        path.mkdir(parents=True, exist_ok=True)
+        self._file = (path / "samples.jsonl").open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.samples = self._read()
+            if self.samples:
+                self._compare(configuration, resume)
+        except BlockingIOError:
+            self._file.close()
+            raise InputError(f"another run is writing to {path}") from None
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def append(self, sample: Sample) -> None:
+        """Keep an answer: once this returns, it outlives the process."""
+        self._file.write(json.dumps(sample, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        self.samples[key(sample)] = sample
+
+    def write(self, name: str, content: Mapping[str, Any] | str) -> None:
+        """Replace a file as a whole, so that it is never half there."""
+        if not isinstance(content, str):
+            content = json.dumps(content, allow_nan=False, indent=1) + "\n"
+        draft = self.path / f".{name}.tmp"
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.path / name)
+
+    def _read(self) -> dict[Key, Sample]:
+        """The answers there are. A last line that was cut off when the process died is removed."""
+        self._file.seek(0)
+        lines = self._file.read().splitlines(keepends=True)
+        samples: dict[Key, Sample] = {}
+        whole = 0
+        for number, line in enumerate(lines, start=1):
+            try:
+                sample = _sample(line)
+                samples[key(sample)] = sample
+            except (ValueError, KeyError, TypeError) as error:
+                if number == len(lines):
+                    self._file.truncate(whole)
+                    break
+                file = str(self.path / "samples.jsonl")
+                raise DataError(f"no answer: {error}", file=file, line=number) from None
+            whole += len(line)
+        return samples
+
+    def _compare(self, configuration: Mapping[str, Any], resume: bool) -> None:
+        if not resume:
+            raise InputError(
+                f"{self.path} holds {len(self.samples)} answers already; --resume goes on with "
+                "them, --out puts this run elsewhere"
+            )
+        try:
+            self.run = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            before = self.run["configuration"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.path} can't be resumed: its run.json says not what was run ({error})"
+            ) from None
+        changes = [
+            f"{name} was {before.get(name)!r} and is {configuration.get(name)!r}"
+            for name in {**before, **configuration}
+            if before.get(name) != configuration.get(name)
+        ]
+        if changes:
+            raise InputError(
+                f"{self.path} can't be resumed, it is of another run: {'; '.join(changes)}; "
+                "--out puts this run elsewhere"
+            )
+
+
+def _sample(line: bytes) -> Sample:
+    if not line.endswith(b"\n"):
+        raise ValueError("the line is cut off")
+    sample: Sample = json.loads(line)
+    return sample
+
+
+def key(sample: Sample) -> Key:
+    """What tells an answer from all others of its course."""
+    return sample["question"], sample["id"]

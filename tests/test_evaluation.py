@@ -1,0 +1,371 @@
+"""The evaluation as a process of its own, over real servers with an engine without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import serving, wait_until
+from terminal_session import ROOT, environment, run_piped
+
+from llmarking import datasets
+from llmarking.attempts import Retry
+from llmarking.engine import ScriptedEngine
+from llmarking.evaluation import Evaluation, EvaluationSettings
+from llmarking.settings import ServerSettings
+from llmarking.terminal import ExitCode, Terminal
+
+SCRIPT = "eval_short_batched.py"
+EXAMPLE = str(ROOT / "data" / "examples" / "course.json")
+Serve = Callable[..., str]
+
+
+class Pausing(ScriptedEngine):
+    """The scripted engine; counts its readings, and how many there were at once at most."""
+
+    def __init__(self, pause: float = 0.0) -> None:
+        super().__init__(sleep=self._pause)
+        self.readings = self.now = self.peak = 0
+        self._seconds = pause
+
+    async def _pause(self, _: float) -> None:
+        self.readings += 1
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        try:
+            await asyncio.sleep(self._seconds)
+        finally:
+            self.now -= 1
+
+
+class Result:
+    """What a run left and said."""
+
+    def __init__(self, out: Path, done: subprocess.CompletedProcess[bytes]) -> None:
+        self.code = done.returncode
+        self.stdout, self.stderr = done.stdout.decode(), done.stderr.decode()
+        found = list(out.rglob("run.json"))
+        self.folder = found[0].parent if found else out
+
+    @property
+    def run(self) -> dict[str, Any]:
+        return json.loads((self.folder / "run.json").read_text("utf-8"))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads((self.folder / "metrics.json").read_text("utf-8"))
+
+    @property
+    def samples(self) -> list[dict[str, Any]]:
+        lines = (self.folder / "samples.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def evaluate(out: Path, *args: str, course: str = EXAMPLE) -> Result:
+    return Result(out, run_piped(SCRIPT, "-c", course, "--out", str(out), *args))
+
+
+def start(out: Path, *args: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, ROOT / SCRIPT, "-c", EXAMPLE, "--out", str(out), *args]
+    return subprocess.Popen(
+        command, env=environment(None), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def answered(out: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in out.rglob("samples.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A run over the shipped course that nothing disturbed."""
+    with serving(ScriptedEngine(), ServerSettings()) as url:
+        return evaluate(tmp_path_factory.mktemp("whole"), "--url", url)
+
+
+def test_a_run_leaves_everything_and_says_it(whole: Result) -> None:
+    assert whole.code == ExitCode.OK, whole.stderr
+    assert whole.folder.parts[-3:] == ("EXAMPLE", "scripted", "verdict-0-v1")
+    names = {path.name for path in whole.folder.iterdir()}
+    assert names == {"run.json", "samples.jsonl", "metrics.json", "report.md"}
+    what = whole.run["configuration"]
+    assert what["prompt_version"] == "verdict/zeroshot.v1"
+    assert what["data_sha256"] == datasets.load(EXAMPLE).sha256
+    assert len({s["id"] for s in whole.samples}) == whole.metrics["graded"] == 140
+    report = (whole.folder / "report.md").read_text("utf-8")
+    for shown in (whole.stdout, report):
+        for part in ("F1(True)", "all True", "token overlap", "QWK", "518 points", "0.518"):
+            assert part in shown
+    assert "\x1b" not in whole.stdout
+    assert "…" not in whole.stdout
+    assert max(map(len, whole.stdout.splitlines())) <= 80
+
+
+def test_metrics_are_those_of_an_independent_recount(whole: Result) -> None:
+    """Kappa, F1 and QWK by counting, from nothing but samples.jsonl."""
+    pairs = [(p["teacher"], p["held"]) for s in whole.samples for p in s["points"]]
+    n = len(pairs)
+    tp, fp, fn = (pairs.count(pair) for pair in [(True, True), (False, True), (True, False)])
+    tn = n - tp - fp - fn
+    chance = ((tp + fn) * (tp + fp) + (tn + fp) * (tn + fn)) / n**2
+    counted = {
+        "kappa": ((tp + tn) / n - chance) / (1 - chance),
+        "f1_true": 2 * tp / (2 * tp + fp + fn),
+        "f1_false": 2 * tn / (2 * tn + fp + fn),
+        "accuracy": (tp + tn) / n,
+    }
+    pooled = whole.metrics["model"]["points"]["pooled"]
+    assert pooled["points"] == n == 518
+    for name, value in counted.items():
+        assert math.isclose(pooled[name]["estimate"], value, abs_tol=1e-9), name
+        assert pooled[name]["low"] <= value <= pooled[name]["high"], name
+    marks = [(s["teacher_mark"], s["mark"]) for s in whole.samples]
+    seen = sum((a - b) ** 2 for a, b in marks) / len(marks)
+    expected = sum((a - b) ** 2 for a, _ in marks for _, b in marks) / len(marks) ** 2
+    qwk = whole.metrics["model"]["answers"]["pooled"]["qwk"]["estimate"]
+    assert math.isclose(qwk, 1 - seen / expected, abs_tol=1e-9)
+    true = sum(teacher for teacher, _ in pairs)
+    baseline = whole.metrics["baselines"]["all_true"]["points"]["pooled"]
+    assert math.isclose(baseline["f1_true"]["estimate"], 2 * true / (n + true), abs_tol=1e-9)
+    assert set(whole.metrics["baselines"]) == {
+        *("all_true", "all_false", "majority", "token_overlap")
+    }
+
+
+def test_a_killed_run_is_resumed(live_server_factory: Serve, tmp_path: Path, whole: Result) -> None:
+    """kill -9 in the middle of a line; no answer is graded twice, and the metrics are the same."""
+    engine = Pausing(0.05)
+    url = live_server_factory(engine)
+    out = tmp_path / "killed"
+    process = start(out, "--url", url, "-t", "3")
+    wait_until(lambda: answered(out) >= 20)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = answered(out)
+    assert kept < 140
+    (samples,) = out.rglob("samples.jsonl")
+    with samples.open("ab") as file:
+        file.write(b'{"id": "BIO001-0')
+    wait_until(lambda: engine.now == 0)
+    before = engine.readings
+    again = evaluate(out, "--url", url, "-t", "50", "--resume")
+    assert again.code == ExitCode.OK, again.stderr
+    assert engine.readings - before <= 140 - kept
+    assert len(again.samples) == 140
+    assert again.metrics == whole.metrics
+
+
+def test_ctrl_c_keeps_what_is_done(
+    live_server_factory: Serve, tmp_path: Path, whole: Result
+) -> None:
+    url = live_server_factory(Pausing(0.05))
+    process = start(tmp_path / "stopped", "--url", url, "-t", "3")
+    wait_until(lambda: answered(tmp_path / "stopped") >= 10)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == ExitCode.INTERRUPTED
+    kept = answered(tmp_path / "stopped")
+    assert 10 <= kept < 140
+    again = evaluate(tmp_path / "stopped", "--url", url, "-t", "50", "--resume")
+    assert [session["answers"] for session in again.run["sessions"]] == [kept, 140 - kept]
+    assert again.metrics == whole.metrics
+
+
+def test_servers_share_the_work(live_server_factory: Serve, tmp_path: Path, whole: Result) -> None:
+    """So many answers in flight over both."""
+    one, two = Pausing(0.01), Pausing(0.01)
+    urls = [part for e in (one, two) for part in ("--url", live_server_factory(e))]
+    shared = evaluate(tmp_path / "shared", *urls, "-t", "6")
+    (session,) = shared.run["sessions"]
+    assert sum(session["by_server"]) == 140
+    assert min(session["by_server"]) >= 40
+    assert 2 <= max(one.peak, two.peak) <= 3
+    assert shared.metrics == whole.metrics
+
+
+def test_a_server_that_dies_is_left_out(live_server_factory: Serve, tmp_path: Path) -> None:
+    dying = Pausing(0.01)
+    urls = (live_server_factory(dying), live_server_factory(Pausing(0.01)))
+
+    def odds(prompt: str) -> float:
+        dying.dead = dying.readings > 12
+        return 1.0
+
+    dying._odds = odds
+    settings = EvaluationSettings(urls=urls, out=tmp_path, retry=Retry(connect=0.2, busy=0.2))
+    status = Evaluation(settings, datasets.load(EXAMPLE), Terminal()).run()
+    assert status == ExitCode.OK
+    assert answered(tmp_path) == 140
+
+
+def test_failed_answers_are_listed(
+    live_server_factory: Serve, live_server: str, tmp_path: Path, whole: Result
+) -> None:
+    """And tried again by --resume."""
+
+    def odds(prompt: str) -> float:
+        if "So the potato is drier and lighter after" in prompt:
+            raise RuntimeError("no odds")
+        return ScriptedEngine()._odds(prompt)
+
+    out = tmp_path / "failing"
+    failing = evaluate(out, "--url", live_server_factory(ScriptedEngine(odds=odds)))
+    assert failing.code == ExitCode.PARTIAL
+    assert "not graded: BIO001 BIO001-01: " in failing.stderr
+    (failure,) = failing.metrics["failed"]
+    assert (failure["id"], failure["status"]) == ("BIO001-01", 500)
+    assert failing.metrics["graded"] == 139
+    assert "1 of 140 answers were not graded" in " ".join(failing.stdout.split())
+    again = evaluate(out, "--url", live_server, "--resume")
+    assert again.code == ExitCode.OK
+    assert again.metrics == whole.metrics
+
+
+def test_only_the_same_run_is_resumed(live_server: str, tmp_path: Path) -> None:
+    course = tmp_path / "course.json"
+    shutil.copy(EXAMPLE, course)
+
+    def run(*args: str) -> Result:
+        given = ("--url", live_server, "--limit", "2", *args)
+        return evaluate(tmp_path / "out", *given, course=str(course))
+
+    first = run()
+    assert (first.code, len(first.samples)) == (ExitCode.OK, 20)
+    untold = run()
+    assert (untold.code, "--resume goes on" in untold.stderr) == (ExitCode.BAD_INPUT, True)
+    seed = run("--resume", "--seed", "1")
+    assert (seed.code, "seed was 0 and is 1" in seed.stderr) == (ExitCode.BAD_INPUT, True)
+    more = run("--resume", "--limit", "3")
+    assert (more.code, len(more.samples)) == (ExitCode.OK, 30)
+    less = run("--resume")
+    assert (less.code, "larger --limit" in less.stderr) == (ExitCode.BAD_INPUT, True)
+    course.write_text(course.read_text("utf-8") + "\n", "utf-8")
+    data = run("--resume", "--limit", "3")
+    assert (data.code, "data_sha256 was" in data.stderr) == (ExitCode.BAD_INPUT, True)
+    assert len(data.samples) == 30
+
+
+def canaries(path: Path) -> Iterator[str]:
+    """The shipped course with a word of its own in every answer."""
+    course = json.loads(Path(EXAMPLE).read_text("utf-8"))
+    for question in course["questions"]:
+        for number, answer in enumerate(question["answers"]):
+            canary = f"kanarienvogel{question['code']}x{number}"
+            answer["answer"] += f" {canary}"
+            yield canary
+    path.write_text(json.dumps(course), "utf-8")
+
+
+@pytest.mark.parametrize("args", [[], ["--method", "prose", "-n", "all"]])
+def test_no_answer_is_in_the_result(
+    live_server_factory: Serve, tmp_path: Path, args: list[str]
+) -> None:
+    """Nor is the API key; not even of an answer that failed."""
+
+    def odds(prompt: str) -> float:
+        if "kanarienvogelBIO001x1" in prompt:
+            raise RuntimeError(prompt)
+        return 1.0
+
+    key = "a-key-of-a-server"
+    url = live_server_factory(ScriptedEngine(odds=odds), api_keys=(key,))
+    words = list(canaries(tmp_path / "course.json"))
+    options = ("--url", url, "--api-key", key, "-p", "3", *args)
+    done = evaluate(tmp_path / "out", *options, course=str(tmp_path / "course.json"))
+    assert done.code in (ExitCode.OK, ExitCode.PARTIAL), done.stderr
+    assert len(words) == 140
+    for path in (tmp_path / "out").rglob("*.*"):
+        text = path.read_text("utf-8")
+        assert "kanarienvogel" not in text, path.name
+        assert key not in text, path.name
+
+
+def test_what_can_not_be_read_is_counted(live_server_factory: Serve, tmp_path: Path) -> None:
+    """No answer gets a verdict, and none is guessed."""
+    url = live_server_factory(ScriptedEngine(reply=lambda prompt: "Hard to say."))
+    done = evaluate(tmp_path, "--url", url, "--method", "prose", "-n", "1", "--limit", "2")
+    assert done.code == ExitCode.OK
+    assert done.folder.name == "prose-1-v1"
+    assert done.metrics["format_failures"] == 1.0
+    assert done.metrics["model"]["answers"]["pooled"]["failures"]["estimate"] == 1.0
+    assert {sample["mark"] for sample in done.samples} == {None}
+    assert "100.0% of the answers came back without" in " ".join(done.stdout.split())
+
+
+def test_json_is_one_line(live_server: str, tmp_path: Path) -> None:
+    done = evaluate(tmp_path, "--url", live_server, "--limit", "1", "-n", "2", "--json")
+    said = json.loads(done.stdout)
+    assert said["metrics"] == done.metrics
+    assert said["run"] == done.run
+    assert Path(said["folder"]) == done.folder
+    assert {sample["shots"] for sample in done.samples} == {3}
+
+
+def test_courses_are_listed() -> None:
+    listed = run_piped(SCRIPT, "--list", "--data", str(ROOT / "data")).stdout.decode()
+    assert "EXAMPLE" in listed
+    found = json.loads(run_piped(SCRIPT, "--list", "--json", "--data", str(ROOT / "data")).stdout)
+    assert "EXAMPLE" in [course["name"] for course in found["courses"]]
+
+
+def test_what_can_not_be_started(live_server: str, tmp_path: Path) -> None:
+    assert run_piped(SCRIPT).returncode == ExitCode.USAGE
+    assert evaluate(tmp_path, "-t", "0").code == ExitCode.USAGE
+    unknown = evaluate(tmp_path, "--url", live_server, course="nowhere")
+    assert (unknown.code, "there is no course" in unknown.stderr) == (ExitCode.BAD_INPUT, True)
+    nobody = evaluate(tmp_path, "--url", "http://127.0.0.1:9")
+    assert nobody.code == ExitCode.UNREACHABLE
+    assert not any(os.scandir(tmp_path))
+
+
+def test_unlike_servers_share_nothing(live_server_factory: Serve, tmp_path: Path) -> None:
+    other = ScriptedEngine()
+    object.__setattr__(other.info, "model", "another")
+    urls = ["--url", live_server_factory(), "--url", live_server_factory(other)]
+    done = evaluate(tmp_path, *urls)
+    assert (done.code, "must be alike" in done.stderr) == (ExitCode.BAD_INPUT, True)
+    assert not any(os.scandir(tmp_path))
+
+
+@pytest.mark.slow
+def test_ten_thousand_answers_fit_in_memory(
+    live_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under 1 GB, metrics included."""
+    course = json.loads(Path(EXAMPLE).read_text("utf-8"))
+    for question in course["questions"]:
+        given = question["answers"]
+        question["answers"] = [
+            {**answer, "id": f"{answer['id']}-{number}"} for number in range(72) for answer in given
+        ]
+    (tmp_path / "course.json").write_text(json.dumps(course), "utf-8")
+    program = (
+        "import resource, runpy, sys\n"
+        "sys.argv.pop(0)\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    args = ["-c", tmp_path / "course.json", "--out", tmp_path / "out", "--url", live_server]
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program, SCRIPT, *args, "-t", "50"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=500,
+    )
+    kilobytes = int(done.stdout.splitlines()[-1])
+    with capsys.disabled():
+        print(f" {kilobytes / 1024:.0f} MB, {time.monotonic() - began:.0f} s", end="")
+    assert kilobytes < 1_000_000
