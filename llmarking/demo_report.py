@@ -42,7 +42,8 @@ LEGEND = """\
 review: points a teacher should look at. marks, by hand: mean marks of an answer, from the model \
 and by hand. agree, kappa: how far the model's verdicts on points agree with those by hand, as a \
 share and as Cohen's kappa. all True: the share if every point were held stated; its kappa is 0.
-The course is small and made up. It shows that the set-up works, not how good the model is."""
+The course is small, made up, and much like what the default model's adapter was trained on. It \
+shows that the set-up works; how good the model is stands in docs/grading.md."""
 _SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 

@@ -28,7 +28,7 @@ from llmarking.hub_cache import cache_root
 from llmarking.terminal import Terminal, printable
 
 SERVER = Path(__file__).resolve().parents[1] / "vllm_server.py"
-STOP_SECONDS = 15.0
+STOP_SECONDS = 30.0
 SILENT_SECONDS = 1800.0  # ten per cent of a slow download fit into it
 TAIL_LINES = 25
 
