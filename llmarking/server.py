@@ -39,6 +39,7 @@ from llmarking.errors import (
     InputError,
     LLMarkingError,
     PromptTooLong,
+    UnknownModelError,
 )
 from llmarking.grading import (
     Event,
@@ -208,12 +209,22 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 TAKES_WORK = _errors(400, 404, 413, 422, 429, 503)
 
 
+def _or_streamed(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """What a route that takes work may answer, where success may be a stream."""
+    return TAKES_WORK | {200: {"content": {media_type: {}}}}
+
+
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-@router.post("/generate", response_model=GenerateResponse, tags=["text"], responses=TAKES_WORK)
+@router.post(
+    "/generate",
+    response_model=GenerateResponse,
+    tags=["text"],
+    responses=_or_streamed("application/x-ndjson"),
+)
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Free text from the model, whole or streamed; or the probabilities of given choices.
 
@@ -249,7 +260,12 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     )
 
 
-@router.post("/grade", response_model=GradeResponse, tags=["marking"], responses=TAKES_WORK)
+@router.post(
+    "/grade",
+    response_model=GradeResponse,
+    tags=["marking"],
+    responses=_or_streamed("text/event-stream"),
+)
 async def grade(body: GradeRequest, request: Request) -> Response:
     """Mark one answer point by point.
 
@@ -326,7 +342,7 @@ async def ready(request: Request) -> str:
     return "ready\n"
 
 
-@router.get("/metrics", tags=["server"])
+@router.get("/metrics", response_class=PlainTextResponse, tags=["server"])
 async def metrics(request: Request) -> Response:
     """Prometheus metrics: ours, then the engine's own."""
     service = _service(request)
@@ -334,13 +350,13 @@ async def metrics(request: Request) -> Response:
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/models", tags=["openai"], responses=_errors(422, 503))
+@router.get("/v1/models", tags=["openai"], responses=_errors(404, 503))
 async def openai_models(request: Request) -> Response:
     """vLLM's own model list, as OpenAI clients expect it."""
     return JSONResponse(await _openai(request).models())
 
 
-@router.post("/v1/chat/completions", tags=["openai"], responses=TAKES_WORK)
+@router.post("/v1/chat/completions", tags=["openai"], responses=_or_streamed("text/event-stream"))
 async def openai_chat(body: ChatRequest, request: Request) -> Response:
     """vLLM's own chat completions on the same engine; tools, media and schemas are refused."""
     serving = _openai(request)
@@ -362,7 +378,7 @@ def _openai(request: Request) -> Any:
     service.require_ready()
     make = getattr(service.engine, "openai_serving", None)
     if make is None:
-        raise InputError(f"{service.engine.info.model} has no OpenAI-compatible interface")
+        raise UnknownModelError(f"{service.engine.info.model} has no OpenAI-compatible interface")
     return make()
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,8 @@ class VLLMEngine:
 
     def _load(self) -> Any:
         # Ctrl-C reaches every process of a terminal. Those that vLLM starts inherit what this
-        # thread blocks, and go on until we have drained.
+        # thread blocks, and go on until we have drained. Starting the tracker would unblock it.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         prepare_environment(gpu=self._gpu)
         import torch
@@ -218,10 +219,11 @@ class VLLMEngine:
             for child in psutil.Process().children(recursive=True):
                 child.terminate()
         with contextlib.suppress(Exception):
-            (await self._loading).shutdown()
-        # vLLM's engine must be collected while its modules are still there, or it complains.
-        self._engine = self._loading = self._openai = None
-        gc.collect()
+            engine = await self._loading
+            engine.shutdown()
+            # Python calls it again at its own end, when vLLM's modules are gone, and complains.
+            engine.shutdown = lambda *_: None
+        self._engine = self._openai = None
 
     async def check_health(self) -> None:
         from vllm.v1.engine.exceptions import EngineDeadError

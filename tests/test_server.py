@@ -384,10 +384,10 @@ def test_an_engine_without_an_openai_interface_says_so(live_server: Address) -> 
         httpx.get(f"{live_server}/v1/models"),
         httpx.post(f"{live_server}/v1/chat/completions", json=CHAT),
     ):
-        assert reply.status_code == 422
+        assert reply.status_code == 404
         error = reply.json()["error"]
         assert error["message"] == "scripted has no OpenAI-compatible interface"
-        assert (error["type"], error["code"]) == ("invalid_request_error", 422)
+        assert (error["type"], error["code"]) == ("invalid_request_error", 404)
 
 
 @pytest.mark.parametrize(
