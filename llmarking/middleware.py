@@ -5,6 +5,7 @@ They look at `scope["path"]` and headers only: nothing here trusts what a Host h
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import re
@@ -44,9 +45,9 @@ class RequestId:
 
 
 class LastResort:
-    """Answers 500 to what nothing else has caught.
+    """Answers 500 to what nothing else has caught, and 503 when uvicorn's patience ends.
 
-    What the exception says may be what a student wrote: neither the reply nor the log repeats it,
+    What an exception says may be what a student wrote: neither the reply nor the log repeats it,
     they hold the request's id.
     """
 
@@ -64,16 +65,17 @@ class LastResort:
             started = True
             await send(message)
 
-        failure = None
         try:
             await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            status, detail, failure = 503, "the server stops", "the server waits no longer"
         except Exception as error:
-            failure = type_and_place(error)
-        if failure is None:
+            status, detail, failure = 500, INTERNAL, type_and_place(error)
+        else:
             return
         log.error("request %s failed: %s", scope["state"]["request_id"], failure)
         if not started:
-            await _refuse(scope, send, 500, INTERNAL)
+            await _refuse(scope, send, status, detail)
 
 
 class ApiKeys:

@@ -220,7 +220,8 @@ class VLLMEngine:
                 child.terminate()
         with contextlib.suppress(Exception):
             engine = await self._loading
-            engine.shutdown()
+            # Killed before it has cleaned up, vLLM's process leaves shared memory behind.
+            engine.shutdown(timeout=20)
             # Python calls it again at its own end, when vLLM's modules are gone, and complains.
             engine.shutdown = lambda *_: None
         self._engine = self._openai = None

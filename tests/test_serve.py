@@ -57,7 +57,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], **environ: str) -> None:
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=os.environ | environ,
         )  # fmt: skip
         self.printed = ""
@@ -65,8 +65,8 @@ class Process:
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
             self.printed += line
 
     @property
@@ -102,10 +102,9 @@ class Process:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdout, self._process.stderr):
-            assert stream is not None
-            self._reader.join(10)
-            stream.close()
+        self._reader.join(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 @pytest.fixture
@@ -181,7 +180,9 @@ def test_a_request_that_does_not_end_in_time_is_given_up(start: type[Process]) -
         held = "llmarking_requests_held 1.0"
         wait_until(lambda: held in httpx.get(f"{address}/metrics").text)
         server.send(signal.SIGTERM)
+        assert b" 503 " in client.recv(65536).split(b"\r\n")[0]
         assert server.end() == 0
+    assert "Traceback" not in server.printed
 
 
 def test_a_second_signal_does_not_wait(start: type[Process]) -> None:
