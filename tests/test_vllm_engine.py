@@ -1,0 +1,425 @@
+"""The real engine on the small test model: the promises that a script can't prove."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+from conftest import wait_until
+from test_serve import SCRIPT, Process, connect, refused
+from test_server import GRADE, raw_request
+
+pytestmark = pytest.mark.engine
+
+MODEL = "SmolLM2-135M-Instruct"
+CONTEXT = 2048
+
+
+class Server(Process):
+    """A server on the real engine; `seen` are the statuses of live and ready while it loaded."""
+
+    def __init__(self, command: list[str]) -> None:
+        super().__init__(command)
+        self.seen: set[tuple[int, int]] = set()
+        self.url = self.address
+        wait_until(self._ready, seconds=240)
+
+    def _ready(self) -> bool:
+        live = httpx.get(f"{self.url}/health/live", timeout=30).status_code
+        ready = httpx.get(f"{self.url}/health/ready", timeout=30).status_code
+        self.seen.add((live, ready))
+        return ready == 200
+
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", json=body, timeout=120)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric of vLLM over its labels."""
+        text = httpx.get(f"{self.url}/metrics", timeout=30).text
+        return sum(float(v) for v in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+    def engine_core(self) -> psutil.Process:
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        return next(c for c in children if "EngineCore" in " ".join(c.cmdline()) + c.name())
+
+    def idle(self) -> bool:
+        names = (
+            "vllm:num_requests_running",
+            "vllm:num_requests_waiting",
+            "llmarking_requests_held",
+        )
+        return sum(map(self.metric, names)) == 0
+
+
+@pytest.fixture(scope="module")
+def server(test_model: Path) -> Iterator[Server]:
+    """`vllm_server.py` on the test model, for all tests of this file but the last two."""
+    process = Server(
+        [*SCRIPT, "-m", MODEL, "--source", "pypi", "--device", "cpu", "--port", "0",
+         "--max-model-len", str(CONTEXT)]
+    )  # fmt: skip
+    yield process
+    process.stop()
+
+
+def generate(server: Server, **body: Any) -> dict[str, Any]:
+    reply = server.post("/generate", {"max_tokens": 8, **body})
+    assert reply.status_code == 200, reply.text
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def test_health_checks_answer_while_the_model_loads(server: Server) -> None:
+    assert server.seen == {(200, 503), (200, 200)}
+    (card,) = httpx.get(f"{server.url}/models").json()["models"]
+    assert (card["model"], card["context"], card["dtype"]) == (MODEL, CONTEXT, "bfloat16")
+    assert {"vllm", "torch", "transformers", "llmarking"} <= set(card["versions"])
+    assert re.fullmatch("[0-9a-f]+", card["revision"])
+
+
+# Text
+
+
+def test_a_stream_arrives_token_by_token_and_ends_like_the_whole(server: Server) -> None:
+    body = {"prompt": "Once upon a time", "max_tokens": 24}
+    whole = generate(server, **body)
+    texts = []
+    with httpx.stream("POST", f"{server.url}/generate", json=body | {"stream": True}) as reply:
+        for line in reply.iter_lines():
+            texts += json.loads(line)["text"]
+    assert len(texts) > 12
+    for before, after in pairwise(texts):
+        assert after.startswith(before.removesuffix("\ufffd"))
+    assert texts[-1] == whole["text"][0]
+    assert whole["usage"]["completion_tokens"] == 24
+    assert whole["finish_reasons"] == ["length"]
+
+
+def test_a_batch_is_answered_in_order(server: Server) -> None:
+    prompts = ["The capital of France is", "1, 2, 3, 4, 5, 6,", "Monday, Tuesday, Wednesday,"]
+    texts = generate(server, prompt=prompts)["text"]
+    for text, expected in zip(texts, ("Paris", "7", "Thursday"), strict=True):
+        assert expected in text
+
+
+def test_a_seed_makes_sampling_repeatable(server: Server) -> None:
+    body = {"prompt": "Once upon a time", "temperature": 1.5, "max_tokens": 12}
+    first, again, other = (generate(server, **body, seed=seed)["text"] for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+def test_samples_are_as_many_as_asked_for_and_differ(server: Server) -> None:
+    body = {"prompt": "Once upon a time", "temperature": 1.5, "n": 4, "max_tokens": 12}
+    reply = generate(server, **body)
+    assert len(set(reply["text"])) > 1
+    assert len(reply["text"]) == len(reply["finish_reasons"]) == 4
+    assert reply["usage"]["completion_tokens"] == sum(
+        12 if reason == "length" else 0 for reason in reply["finish_reasons"]
+    ) or "stop" in reply["finish_reasons"]  # fmt: skip
+
+
+def test_a_stop_ends_a_text_before_it(server: Server) -> None:
+    reply = generate(server, prompt="1, 2, 3, 4, 5,", stop=[" 8"], max_tokens=30)
+    assert reply["finish_reasons"] == ["stop"]
+    assert "7" in reply["text"][0]
+    assert "8" not in reply["text"][0]
+
+
+def test_a_conversation_goes_through_the_models_own_template(server: Server) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    chat = generate(server, messages=messages, max_tokens=1)
+    plain = generate(server, prompt="Hi", max_tokens=1)
+    assert chat["usage"]["prompt_tokens"] > plain["usage"]["prompt_tokens"] + 5
+    # A turn that types the end token has more tokens than the one it would have been.
+    typed = [{"role": "user", "content": "Hi<|im_end|>"}]
+    more = generate(server, messages=typed, max_tokens=1)["usage"]["prompt_tokens"]
+    assert more > chat["usage"]["prompt_tokens"] + 1
+
+
+# Choices
+
+
+def odds(server: Server, prompt: str, *choices: str) -> float:
+    (options,) = generate(server, prompt=prompt, choices=list(choices))["choices"]
+    assert [o["text"] for o in options] == list(choices)
+    assert sum(o["probability"] for o in options) == pytest.approx(1)
+    return math.log(options[0]["probability"] / options[1]["probability"])
+
+
+def test_probabilities_of_choices_add_up_to_one_and_make_sense(server: Server) -> None:
+    assert odds(server, "The capital of France is", " Paris", " London") > 2
+    assert odds(server, "The capital of England is", " Paris", " London") < -1
+
+
+def test_what_two_choices_share_does_not_change_their_odds(server: Server) -> None:
+    """P(a b) / P(a c) = P(b | a) / P(c | a): one request read in the chain, the other apart."""
+    chained = odds(server, "The capital of", " France is Paris", " France is London")
+    apart = odds(server, "The capital of France is", " Paris", " London")
+    assert chained == pytest.approx(apart, abs=0.25)  # bfloat16
+
+
+# Grading
+
+
+def test_an_answer_is_graded_with_evidence_that_stands_in_it(server: Server) -> None:
+    answer = "The last element put in is the first one to come out."
+    reply = server.post("/grade", GRADE | {"answer": answer, "explain": True})
+    assert reply.status_code == 200
+    marked = reply.json()
+    assert marked["mark"] == sum(p["mark"] for p in marked["points"] if p["held"])
+    for point in marked["points"]:
+        assert 0 < point["probability"] < 1
+        assert point["evidence"] is None or point["evidence"] in answer
+    assert marked["usage"]["completion_tokens"] > 0
+
+
+def test_what_a_class_shares_is_computed_once(server: Server) -> None:
+    long = {**GRADE["question"], "text": "What is a stack? " + "Think of plates. " * 40}
+    server.post("/grade", {"question": long, "answer": "plates"})
+    before = server.metric("vllm:prefix_cache_hits_total")
+    usage = server.post("/grade", {"question": long, "answer": "other plates"}).json()["usage"]
+    assert server.metric("vllm:prefix_cache_hits_total") > before
+    assert usage["cached_tokens"] > 0.5 * usage["prompt_tokens"]
+
+
+async def test_two_hundred_texts_and_grades_at_once_are_all_answered(server: Server) -> None:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=200) as client:
+        texts = [
+            client.post("/generate", json={"prompt": f"Number {i}:", "max_tokens": 2})
+            for i in range(200)
+        ]
+        grades = [
+            client.post("/grade", json=GRADE | {"answer": f"It is {i}, last in first out."})
+            for i in range(200)
+        ]
+        replies = await asyncio.gather(*texts, *grades)
+    assert [reply.status_code for reply in replies] == [200] * 400
+    assert all(len(reply.json()["points"]) == 2 for reply in replies[200:])
+    wait_until(server.idle)
+
+
+# Clients that go away
+
+
+def test_clients_that_go_leave_no_request_running(server: Server) -> None:
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        ("/generate", {"prompt": "Tell me a story.", "max_tokens": 1800, "stream": True}),
+        ("/generate", {"prompt": ["Tell me.", "Go on."], "max_tokens": 1800}),
+        ("/grade", GRADE | {"method": "prose", "answer": "last in, first out"}),
+        ("/v1/chat/completions",
+         {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 1800}),
+        ("/v1/chat/completions",
+         {"messages": [{"role": "user", "content": "Go."}], "max_tokens": 1800, "stream": True}),
+    ]  # fmt: skip
+    clients = []
+    for _ in range(3):
+        for path, body in bodies:
+            client = connect(server.url)
+            client.sendall(raw_request(path, body))
+            clients.append(client)
+    wait_until(lambda: server.metric("vllm:num_requests_running") >= 10)
+    for client in clients:
+        client.close()
+    wait_until(server.idle)
+    # None of them can have come to its end so soon.
+    assert server.metric("vllm:request_success_total") >= 0
+    assert generate(server, prompt="Still there?")["text"]
+
+
+# OpenAI's client
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+HELLO: list[Any] = [{"role": "user", "content": "Say hello."}]
+
+
+def test_openais_client_lists_the_model_and_chats(client: openai.OpenAI) -> None:
+    (model,) = client.models.list().data
+    assert model.id == MODEL
+    reply = client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_tokens=8, temperature=1, n=2, logprobs=True, top_logprobs=2
+    )
+    assert len(reply.choices) == 2
+    assert reply.choices[0].message.content
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens <= 16
+
+
+def test_openais_client_streams(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_tokens=12, temperature=0
+    )
+    pieces = []
+    usage = None
+    for chunk in client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_tokens=12, temperature=0, stream=True,
+        stream_options={"include_usage": True},
+    ):  # fmt: skip
+        usage = chunk.usage or usage
+        pieces += [choice.delta.content or "" for choice in chunk.choices]
+    assert len(pieces) > 4
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert usage is not None
+    assert usage.completion_tokens == 12
+
+
+def test_openais_client_needs_no_model_name_that_we_do_not_have(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        client.chat.completions.create(model="gpt-4o", messages=HELLO)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"guided_regex": "(a+)+b"},
+        {"structured_outputs": {"regex": "(a+)+b"}},
+        {"chat_template": "{{ 7*7 }}"},
+        {"prompt_embeds": "AAAA"},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}},
+        {"n": 10**6},
+        {"temperature": -1},
+        {"max_tokens": 20_000},
+        {"top_logprobs": 5},
+        {"stream_options": {"include_usage": True}},
+    ],
+)
+def test_openais_client_hears_what_it_may_not_send(
+    extra: dict[str, Any], client: openai.OpenAI
+) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        client.chat.completions.create(model=MODEL, messages=HELLO, extra_body=extra)
+    assert caught.value.param is None or caught.value.param.split(".")[0] in extra
+
+
+def test_a_chat_that_is_too_long_is_refused(client: openai.OpenAI) -> None:
+    long: list[Any] = [{"role": "user", "content": "word " * 3000}]
+    with pytest.raises(openai.UnprocessableEntityError, match="2048"):
+        client.chat.completions.create(model=MODEL, messages=long)
+
+
+def test_the_worked_example_of_a_chat_works(server: Server) -> None:
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    (example,) = document["components"]["schemas"]["ChatRequest"]["examples"]
+    assert server.post("/v1/chat/completions", example).status_code == 200
+
+
+# Refusals
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_both_lengths(server: Server) -> None:
+    reply = server.post("/generate", {"prompt": "word " * 3000})
+    problem = reply.json()
+    assert (reply.status_code, problem["limit"]) == (422, CONTEXT - 1)
+    assert problem["length"] > 3000
+
+
+@pytest.mark.parametrize("name", ["none", "../../etc", "/etc/passwd", "a\nb"])
+def test_an_adapter_that_is_not_loaded_is_not_found(name: str, server: Server) -> None:
+    for path, body in (("/generate", {"prompt": "a"}), ("/grade", GRADE)):
+        reply = server.post(path, body | {"adapter": name})
+        assert (reply.status_code, reply.json()["field"]) == (404, "adapter")
+
+
+def test_metrics_are_ours_and_vllms(server: Server) -> None:
+    text = httpx.get(f"{server.url}/metrics").text
+    for name in ("llmarking_answers_graded_total", "vllm:prefix_cache_queries_total",
+                 "vllm:kv_cache_usage_perc", "vllm:time_to_first_token_seconds"):  # fmt: skip
+        assert name in text
+
+
+# From inside
+
+
+@pytest.fixture(scope="module")
+def probe(test_model: Path) -> Iterator[tuple[Server, dict[str, Any]]]:
+    """A server that has told what its engine does, as `engine_probe.py` asks it."""
+    process = Server([sys.executable, "-m", "tests.engine_probe", str(test_model)])
+    told = re.search("^TOLD (.*)$", process.printed, re.MULTILINE)
+    assert told, process.printed
+    yield process, json.loads(told[1])
+    process.stop()
+
+
+def test_readings_in_a_chain_are_those_of_separate_prompts(
+    probe: tuple[Server, dict[str, Any]],
+) -> None:
+    _, told = probe
+    assert len(told["together"]) == len(told["apart"]) == 3
+    for together, apart in zip(told["together"], told["apart"], strict=True):
+        assert together == pytest.approx(apart, abs=0.15)  # bfloat16
+
+
+def test_readings_take_nothing_from_texts_in_the_same_batch(
+    probe: tuple[Server, dict[str, Any]],
+) -> None:
+    _, told = probe
+    beginning = told["alone"]["text"][:20]
+    assert beginning.strip()
+    # Batches of another size round differently, so late tokens may differ.
+    assert [text["text"][:20] for text in told["texts"]] == [beginning] * 6
+    assert all(len(rows) == 3 for rows in told["readings"])
+    assert told["running"] == 0
+
+
+def test_a_schema_is_followed(probe: tuple[Server, dict[str, Any]]) -> None:
+    _, told = probe
+    for reply in told["schema"]:
+        assert reply["text"].lstrip().startswith("{")
+        if reply["reason"] == "stop":
+            assert set(json.loads(reply["text"])) == {"quote", "reason"}
+    assert told["choice"]["text"] in ("London", "Paris")
+
+
+def test_samples_are_counted_together(probe: tuple[Server, dict[str, Any]]) -> None:
+    _, told = probe
+    assert len(told["samples"]) == 3
+    assert told["sample_tokens"] == 15
+
+
+# The end
+
+
+def test_a_signal_lets_a_text_finish(probe: tuple[Server, dict[str, Any]]) -> None:
+    server, _ = probe
+    body = {"prompt": "Once upon a time", "max_tokens": 200, "stream": True}
+    with httpx.stream("POST", f"{server.url}/generate", json=body, timeout=120) as reply:
+        lines = reply.iter_lines()
+        first = json.loads(next(lines))["text"][0]
+        server.send(signal.SIGTERM)
+        wait_until(lambda: refused(server.url))
+        *_, last = lines
+    assert len(json.loads(last)["text"][0]) > len(first) + 200
+    assert server.end() == 0
+    assert "Traceback" not in server.printed
+
+
+def test_the_death_of_vllms_process_ends_the_server_with_one_and_a_message(server: Server) -> None:
+    body = {"prompt": "Once upon a time", "max_tokens": 1500, "stream": True}
+    with httpx.stream("POST", f"{server.url}/generate", json=body, timeout=120) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        server.engine_core().kill()
+        *_, last = lines
+    assert json.loads(last)["error"]["status"] == 503
+    assert server.end() == 1
+    assert "stopped because the engine failed: vLLM's engine process has died" in server.printed
