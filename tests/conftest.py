@@ -93,6 +93,13 @@ def live_server_factory() -> Iterator[ServerFactory]:
         yield start
 
 
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[Address]:
+    """Base URL of one server for all tests that leave nothing behind in it."""
+    with serving(ScriptedEngine(), ServerSettings()) as address:
+        yield address
+
+
 @pytest.fixture
 def live_server(live_server_factory: ServerFactory) -> Address:
     """Base URL of a server over the scripted engine."""

@@ -54,33 +54,33 @@ def test_the_routes_that_take_a_body_have_worked_examples() -> None:
 
 @pytest.mark.parametrize(("path", "example"), worked_examples())
 def test_every_worked_example_works(
-    path: str, example: dict[str, Any], live_server: Address
+    path: str, example: dict[str, Any], shared_server: Address
 ) -> None:
-    reply = httpx.post(f"{live_server}{path}", json=example)
+    reply = httpx.post(f"{shared_server}{path}", json=example)
     # The scripted engine has no OpenAI-compatible interface; the tests of the real one ask it.
     assert reply.status_code == (404 if path.startswith("/v1/") else 200), reply.text
 
 
-def test_the_page_and_its_assets_come_from_this_host_alone(live_server: Address) -> None:
-    page = httpx.get(f"{live_server}/docs")
+def test_the_page_and_its_assets_come_from_this_host_alone(shared_server: Address) -> None:
+    page = httpx.get(f"{shared_server}/docs")
     assert page.status_code == 200
     links = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)["']""", page.text)
     assert {"/openapi.json", "/docs/assets/swagger-ui-bundle.js"} <= set(links)
     for link in links:
         assert link.startswith(("/", "data:")), link
-        assert link.startswith("data:") or httpx.get(f"{live_server}{link}").status_code == 200
+        assert link.startswith("data:") or httpx.get(f"{shared_server}{link}").status_code == 200
     assert "//" not in page.text.replace("<!--", "").replace("-->", "").replace("data:", "")
 
 
-def test_the_page_can_show_the_version_of_the_document(live_server: Address) -> None:
+def test_the_page_can_show_the_version_of_the_document(shared_server: Address) -> None:
     """Swagger UI shows OpenAPI 3.1 from its fifth version on."""
     assert DOCUMENT["openapi"].startswith("3.1")
-    bundle = httpx.get(f"{live_server}/docs/assets/swagger-ui-bundle.js").text
+    bundle = httpx.get(f"{shared_server}/docs/assets/swagger-ui-bundle.js").text
     versions = re.findall(r'PACKAGE_VERSION:"(\d+)\.', bundle)
     assert versions
     assert int(versions[0]) >= 5
 
 
-def test_the_document_is_served_as_it_is(live_server: Address) -> None:
-    assert httpx.get(f"{live_server}/openapi.json").json() == DOCUMENT
+def test_the_document_is_served_as_it_is(shared_server: Address) -> None:
+    assert httpx.get(f"{shared_server}/openapi.json").json() == DOCUMENT
     assert DOCUMENT["info"]["description"] == apidocs.DESCRIPTION

@@ -158,8 +158,8 @@ def test_assets_do_not_lead_to_other_files(target: str, guarded: Address) -> Non
     assert status(raw(guarded, request.encode())) == 404
 
 
-def test_without_keys_every_route_is_open(live_server: Address) -> None:
-    assert httpx.get(f"{live_server}/models").status_code == 200
+def test_without_keys_every_route_is_open(shared_server: Address) -> None:
+    assert httpx.get(f"{shared_server}/models").status_code == 200
 
 
 # Bodies
@@ -211,19 +211,19 @@ def test_the_limit_itself_is_allowed(small: Address) -> None:
 
 
 @pytest.mark.parametrize("given", ["abc-123", "a.b:c_d", "x" * 128])
-def test_a_request_id_is_echoed(given: str, live_server: Address) -> None:
+def test_a_request_id_is_echoed(given: str, shared_server: Address) -> None:
     for path in ("/health/live", "/nothing"):
-        reply = httpx.get(f"{live_server}{path}", headers={"X-Request-ID": given})
+        reply = httpx.get(f"{shared_server}{path}", headers={"X-Request-ID": given})
         assert reply.headers["x-request-id"] == given
 
 
 @pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "a\tb", "é", "<script>"])
 def test_a_missing_or_crooked_request_id_is_replaced(
-    given: str | None, live_server: Address
+    given: str | None, shared_server: Address
 ) -> None:
     headers = [] if given is None else [(b"X-Request-ID", given.encode("latin-1"))]
-    first = httpx.get(f"{live_server}/health/live", headers=headers).headers["x-request-id"]
-    second = httpx.get(f"{live_server}/health/live", headers=headers).headers["x-request-id"]
+    first = httpx.get(f"{shared_server}/health/live", headers=headers).headers["x-request-id"]
+    second = httpx.get(f"{shared_server}/health/live", headers=headers).headers["x-request-id"]
     assert re.fullmatch("[0-9a-f]{32}", first)
     assert first != second
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from conftest import Address, ServerFactory
+from conftest import Address, serving
 from pydantic import ValidationError
 from test_server import CHAT, GRADE, QUESTION
 
 from llmarking.domain import Sampling
 from llmarking.engine import ScriptedEngine
 from llmarking.protocol import ChatRequest, GenerateRequest, GradeRequest, WireQuestion
+from llmarking.settings import ServerSettings
 
 LONG = " ".join(f"word{i}" for i in range(300))
 POINTS = [{"id": 1, "verdict": True}, {"id": 2, "verdict": False}]
@@ -115,8 +117,8 @@ FORBIDDEN = [
 
 
 @pytest.mark.parametrize("field", [*FORBIDDEN, "tool_choice", "functions", "echo", "prompt"])
-def test_chat_completions_take_none_of_them_either(field: str, live_server: Address) -> None:
-    reply = httpx.post(f"{live_server}/v1/chat/completions", json=CHAT | {field: "x"})
+def test_chat_completions_take_none_of_them_either(field: str, shared_server: Address) -> None:
+    reply = httpx.post(f"{shared_server}/v1/chat/completions", json=CHAT | {field: "x"})
     assert reply.status_code == 422
     assert reply.headers["content-type"] == "application/json"
     error = reply.json()["error"]
@@ -160,9 +162,9 @@ def test_a_faulty_chat_is_refused_by_the_name_of_its_field(
 
 
 @pytest.mark.parametrize("field", FORBIDDEN)
-def test_no_grammar_template_or_embedding_can_be_sent(field: str, live_server: Address) -> None:
+def test_no_grammar_template_or_embedding_can_be_sent(field: str, shared_server: Address) -> None:
     for path, body in (("/generate", {"prompt": "a"}), ("/grade", GRADE)):
-        reply = httpx.post(f"{live_server}{path}", json=body | {field: "x"})
+        reply = httpx.post(f"{shared_server}{path}", json=body | {field: "x"})
         assert reply.status_code == 422
         assert reply.json()["field"] == field
         assert reply.json()["detail"] == f"{field}: Extra inputs are not permitted"
@@ -228,11 +230,11 @@ def test_a_question_is_parsed_with_its_examples() -> None:
     ],
 )
 def test_an_example_needs_a_verdict_on_each_point_and_no_more(
-    points: list[dict[str, Any]], ids: str, live_server: Address
+    points: list[dict[str, Any]], ids: str, shared_server: Address
 ) -> None:
     good = {"answer": "a", "points": POINTS}
     body = question(examples=[good, {"answer": "b", "points": points}])
-    reply = httpx.post(f"{live_server}/grade", json=body)
+    reply = httpx.post(f"{shared_server}/grade", json=body)
     assert (reply.status_code, reply.json()["field"]) == (422, "question.examples")
     assert f"example 2 has verdicts for points {ids}" in reply.json()["detail"]
 
@@ -240,9 +242,9 @@ def test_an_example_needs_a_verdict_on_each_point_and_no_more(
 # Refusals over HTTP
 
 
-def test_a_fault_of_the_markup_names_point_and_column(live_server: Address) -> None:
+def test_a_fault_of_the_markup_names_point_and_column(shared_server: Address) -> None:
     body = question(reference="It is <Point1:2>last in, first out<Point2:2>.")
-    reply = httpx.post(f"{live_server}/grade", json=body)
+    reply = httpx.post(f"{shared_server}/grade", json=body)
     assert reply.status_code == 422
     assert reply.headers["content-type"] == "application/problem+json"
     problem = reply.json()
@@ -253,8 +255,8 @@ def test_a_fault_of_the_markup_names_point_and_column(live_server: Address) -> N
     assert (problem["title"], problem["instance"]) == ("Unprocessable Content", "/grade")
 
 
-def test_several_faults_are_all_listed(live_server: Address) -> None:
-    reply = httpx.post(f"{live_server}/generate", json={"prompt": "a", "n": 0, "top_p": 2})
+def test_several_faults_are_all_listed(shared_server: Address) -> None:
+    reply = httpx.post(f"{shared_server}/generate", json={"prompt": "a", "n": 0, "top_p": 2})
     problem = reply.json()
     assert [fault["field"] for fault in problem["errors"]] == ["n", "top_p"]
     assert problem["detail"].startswith("n: ")
@@ -262,8 +264,8 @@ def test_several_faults_are_all_listed(live_server: Address) -> None:
     assert problem["field"] == "n"
 
 
-def test_a_fault_of_no_one_field_has_none(live_server: Address) -> None:
-    problem = httpx.post(f"{live_server}/generate", json={}).json()
+def test_a_fault_of_no_one_field_has_none(shared_server: Address) -> None:
+    problem = httpx.post(f"{shared_server}/generate", json={}).json()
     assert problem["detail"] == "give either prompt or messages"
     assert "field" not in problem
 
@@ -290,10 +292,10 @@ def test_a_fault_of_no_one_field_has_none(live_server: Address) -> None:
     ],
 )
 def test_what_is_no_json_of_ours_is_a_problem_and_never_a_500(
-    content: bytes, status: int, words: str, live_server: Address
+    content: bytes, status: int, words: str, shared_server: Address
 ) -> None:
     headers = {"Content-Type": "application/json"}
-    reply = httpx.post(f"{live_server}/generate", content=content, headers=headers)
+    reply = httpx.post(f"{shared_server}/generate", content=content, headers=headers)
     assert (reply.status_code, reply.headers["content-type"]) == (
         status,
         "application/problem+json",
@@ -302,11 +304,11 @@ def test_what_is_no_json_of_ours_is_a_problem_and_never_a_500(
     assert len(reply.content) < 2000
 
 
-def test_json_in_another_encoding_that_json_allows_is_read(live_server: Address) -> None:
+def test_json_in_another_encoding_that_json_allows_is_read(shared_server: Address) -> None:
     headers = {"Content-Type": "application/json"}
     for encoding in ("utf-8-sig", "utf-16", "utf-32"):
         content = json.dumps({"prompt": "café"}, ensure_ascii=False).encode(encoding)
-        reply = httpx.post(f"{live_server}/generate", content=content, headers=headers)
+        reply = httpx.post(f"{shared_server}/generate", content=content, headers=headers)
         assert reply.status_code in (200, 400)
         assert reply.status_code == 400 or reply.json()["text"] == ["café"]
 
@@ -314,9 +316,10 @@ def test_json_in_another_encoding_that_json_allows_is_read(live_server: Address)
 # Too long
 
 
-@pytest.fixture
-def tight(live_server_factory: ServerFactory) -> Address:
-    return live_server_factory(ScriptedEngine(context=1000))
+@pytest.fixture(scope="module")
+def tight() -> Iterator[Address]:
+    with serving(ScriptedEngine(context=1000), ServerSettings()) as address:
+        yield address
 
 
 @pytest.mark.parametrize(
@@ -352,12 +355,12 @@ def test_what_just_fits_is_answered(tight: Address) -> None:
     assert httpx.post(f"{tight}/generate", json=body).status_code == 200
 
 
-def test_an_empty_prompt_is_refused(live_server: Address) -> None:
+def test_an_empty_prompt_is_refused(shared_server: Address) -> None:
     for prompt in ("", ["a", ""]):
-        reply = httpx.post(f"{live_server}/generate", json={"prompt": prompt})
+        reply = httpx.post(f"{shared_server}/generate", json={"prompt": prompt})
         assert (reply.status_code, reply.json()["field"]) == (422, "prompt")
 
 
-def test_more_examples_than_the_question_has_are_refused(live_server: Address) -> None:
-    reply = httpx.post(f"{live_server}/grade", json=GRADE | {"shots": 2})
+def test_more_examples_than_the_question_has_are_refused(shared_server: Address) -> None:
+    reply = httpx.post(f"{shared_server}/grade", json=GRADE | {"shots": 2})
     assert (reply.status_code, reply.json()["field"]) == (422, "shots")
