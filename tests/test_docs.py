@@ -25,7 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
-ENTRY_SCRIPTS = ("vllm_client.py", "student_entry.py", "eval_short_batched.py", "scripts/demo.py")
+ENTRY_SCRIPTS = (
+    "vllm_client.py",
+    "student_entry.py",
+    "teacher_entry.py",
+    "eval_short_batched.py",
+    "scripts/demo.py",
+)
 
 # Flags in the documents that belong to others.
 VLLM_FLAGS = {
