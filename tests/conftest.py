@@ -13,12 +13,20 @@ from typing import Any
 
 import pytest
 import uvicorn
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from llmarking import catalogue, hub
 from llmarking.engine import Engine, ScriptedEngine
 from llmarking.server import Service, create_app
 from llmarking.settings import ServerSettings
 from llmarking.tokenizing import HubTokenizer
+
+# That a machine is busy is no fault of what is tested on it.
+hypothesis_settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("busy")
 
 
 class Address(str):

@@ -84,3 +84,11 @@ def test_the_page_can_show_the_version_of_the_document(shared_server: Address) -
 def test_the_document_is_served_as_it_is(shared_server: Address) -> None:
     assert httpx.get(f"{shared_server}/openapi.json").json() == DOCUMENT
     assert DOCUMENT["info"]["description"] == apidocs.DESCRIPTION
+
+
+def test_a_flood_of_ranges_costs_no_more_than_the_file(shared_server: Address) -> None:
+    ranges = ",".join(f"{i}-{i + 1}" for i in range(0, 4000, 2))
+    headers = {"Range": f"bytes={ranges}"}
+    reply = httpx.get(f"{shared_server}/docs/assets/swagger-ui.css", headers=headers)
+    assert reply.status_code in (200, 206, 416, 431)
+    assert len(reply.content) < 1_000_000

@@ -261,7 +261,7 @@ def test_no_text_of_others_brings_a_control_token_into_a_verdict_prompt(
 
     benign = prompt_for(filled("stack"), 3, tokenizer)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(hostile(tokenizer))
     def check(text: str) -> None:
         shared = prompt_for(filled(text), 3, tokenizer)

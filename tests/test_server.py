@@ -272,6 +272,24 @@ def test_an_error_after_the_first_word_is_the_last_line(live_server_factory: Ser
     assert len(lines) == 3
 
 
+def test_one_prompt_of_a_batch_that_fails_stops_the_others(
+    live_server_factory: ServerFactory,
+) -> None:
+    class Picky(ScriptedEngine):
+        def generate(self, prompt: Sequence[int], *rest: Any, **options: Any) -> Any:
+            if self.tokenizer.decode(prompt) == "bad":
+                return Faulty(EngineError("not this one")).generate(prompt, *rest, **options)
+            return super().generate(prompt, *rest, **options)
+
+    words = Words()
+    engine = Picky(sleep=words)
+    address = live_server_factory(engine)
+    reply = httpx.post(f"{address}/generate", json={"prompt": ["good", "bad", "good"]})
+    assert (reply.status_code, reply.json()["detail"]) == (500, "not this one")
+    wait_until(lambda: idle(address))
+    assert len(engine.aborted) == 2
+
+
 # /grade
 
 

@@ -119,7 +119,7 @@ def test_no_added_token_can_be_typed(name: str, at_hand: AtHand) -> None:
 def test_no_text_yields_a_control_token(name: str, at_hand: AtHand) -> None:
     tokenizer = at_hand(name)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(hostile(tokenizer))
     def check(text: str) -> None:
         assert tokenizer.control_ids.isdisjoint(tokenizer.encode_plain(text))
@@ -139,7 +139,7 @@ def test_the_ids_around_a_text_do_not_depend_on_it(name: str, at_hand: AtHand) -
     )  # fmt: skip
     head, tail = benign[:start], benign[start + len(inside) :]
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(hostile(tokenizer))
     def check(text: str) -> None:
         ids = conversation_ids([{"role": "user", "content": text}], tokenizer)
@@ -153,7 +153,7 @@ def test_a_text_holds_its_place_among_ours_in_every_slot(name: str, at_hand: AtH
     tokenizer = at_hand(name)
     ours = ["Question: ", "\nAnswer: ", "\nVerdict:"]
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(hostile(tokenizer), hostile(tokenizer))
     def check(first: str, second: str) -> None:
         slots = Slots()
@@ -171,7 +171,7 @@ def test_a_text_holds_its_place_among_ours_in_every_slot(name: str, at_hand: AtH
 def test_a_text_comes_back_from_its_ids(name: str, at_hand: AtHand) -> None:
     tokenizer = at_hand(name)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(hostile(tokenizer))
     def check(text: str) -> None:
         # SentencePiece writes a blank as U+2581, and can't tell one from the other.
