@@ -83,7 +83,7 @@ def bundle(*without: str) -> list[str]:
 SETS = {
     "requirements-client.txt": BASE,
     "requirements.txt": bundle("cpu", "dev"),
-    "requirements-cpu.txt": bundle("gpu", "dev"),
+    "requirements-cpu.txt": bundle("gpu", "dev", "qlora"),
     "requirements-dev.txt": EXTRAS["dev"],
 }
 LOCK_OF = {
