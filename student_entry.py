@@ -2,7 +2,8 @@
 """Try an answer against a question and see which points it earns, and why.
 
 examples:
-  python student_entry.py                        choose a question, type an answer
+  python student_entry.py                        walk through the shipped questions and answers
+  python student_entry.py -n 0                   choose a question, type an answer
   python student_entry.py --list                 the questions of the shipped course
   python student_entry.py -n 2 --question COM001 --answer "It halves the list each time."
   python student_entry.py --question COM001 < answer.txt
@@ -73,13 +74,14 @@ def _count(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with these arguments, or the command line's; return the exit status."""
     parser = _parser()
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     terminal = Terminal(color=not args.no_color)
     if args.answer is not None and args.question is None:
         parser.error("--answer needs --question: which one does it answer?")
     if args.answer is not None and args.examples:
         parser.error("--examples brings its own answers; leave --answer out")
-    talks = terminal.interactive and args.answer is None and not args.examples
+    talks = bool(argv) and terminal.interactive and args.answer is None and not args.examples
     if args.json and talks and not args.list:
         parser.error("--json needs --answer or --examples")
     settings = StudentSettings(
@@ -100,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             terminal.note("-p has no effect: the server's prompt version is used, and shown")
         question = course.question(args.question) if args.question else None
         answer = _given_answer(args, talks)
+        if not argv and terminal.interactive:
+            terminal.note("These are examples; -n 0 lets you choose a question and type an answer.")
         with Client(args.url, args.api_key, sleep=terminal.pause) as client:
             student = Student(client, terminal, course, settings)
             if question and answer is not None:

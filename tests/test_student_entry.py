@@ -319,6 +319,18 @@ def test_stopping_a_walk_keeps_what_is_done(live_server_factory: Serve, course: 
         assert session.end() == 130
 
 
+def test_no_arguments_at_a_terminal(live_server_factory: Serve) -> None:
+    """The shipped examples are walked through, and it says how to type an answer instead."""
+    url = live_server_factory(Marker())
+    with Session(SCRIPT, env={"LLMARKING_URL": url}) as session:
+        session.expect("-n 0 lets you choose a question and type an answer")
+        session.expect("[1 of 30]")
+        session.expect("[2 of 30]")
+        session.type(CTRL_C)
+        session.expect("points.")
+        assert session.end() == 130
+
+
 def test_json_at_the_keyboard() -> None:
     """A conversation is nothing that one JSON object holds."""
     with Session(SCRIPT, "--json") as session:
