@@ -1,4 +1,4 @@
-"""The OpenAPI page at `/docs`, from files of an installed package: no internet needed."""
+"""What the routes say about themselves, and the page at `/docs` that shows it without internet."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from llmarking.protocol import Problem
+
 DESCRIPTION = """
 Marks short exam answers point by point with an open language model, on your own machine.
 
@@ -21,6 +23,30 @@ field and say what to do.
 
 With API keys set, send `Authorization: Bearer KEY`; only the two health checks go without.
 """
+
+ERRORS = {
+    400: "The body can't be read",
+    401: "A key is needed, and this is none",
+    404: "There is no adapter or model of that name",
+    413: "The body is too long",
+    422: "Wrong input: which field, and what to do",
+    429: "Busy; Retry-After says when to come back",
+    500: "Something went wrong inside",
+    503: "Loading, or the engine has failed",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer besides success, for its documentation."""
+    return {status: {"model": Problem, "description": ERRORS[status]} for status in statuses}
+
+
+TAKES_WORK = errors(400, 404, 413, 422, 429, 503)
+
+
+def or_streamed(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """What a route that takes work may answer, where success may be a stream."""
+    return TAKES_WORK | {200: {"content": {media_type: {}}}}
 
 
 def attach(app: FastAPI) -> None:

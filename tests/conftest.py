@@ -18,7 +18,8 @@ from hypothesis import settings as hypothesis_settings
 
 from llmarking import catalogue, hub
 from llmarking.engine import Engine, ScriptedEngine
-from llmarking.server import Service, create_app
+from llmarking.server import create_app
+from llmarking.service import Service
 from llmarking.settings import ServerSettings
 from llmarking.tokenizing import HubTokenizer
 

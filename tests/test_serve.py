@@ -26,14 +26,14 @@ SCRIPT = [sys.executable, "vllm_server.py"]
 # A server whose engine does what the command line can't ask for.
 SPECIAL = """
 import asyncio, sys
-from llmarking import server
+from llmarking import service
 from llmarking.engine import ScriptedEngine
 from llmarking.errors import EngineError
 from llmarking.serve import serve
 from llmarking.settings import ServerSettings
 import logging
 logging.basicConfig(level=logging.INFO)
-server.HEALTH_INTERVAL = 0.01
+service.HEALTH_INTERVAL = 0.01
 
 class Engine(ScriptedEngine):
     async def start(self):

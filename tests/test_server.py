@@ -18,7 +18,7 @@ import pytest
 import requests
 from conftest import Address, ServerFactory, serving, wait_until
 
-from llmarking import __version__, server
+from llmarking import __version__, service, streaming
 from llmarking.domain import Generation, Reading, Sampling
 from llmarking.engine import ScriptedEngine
 from llmarking.errors import EngineError, UnknownModelError
@@ -609,7 +609,7 @@ async def test_of_a_hundred_streams_cut_at_random_none_goes_on(
 def test_a_client_that_stops_reading_is_let_go(
     live_server_factory: ServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SLOWEST_READ", 0.05)
+    monkeypatch.setattr(streaming, "SLOWEST_READ", 0.05)
     engine = ScriptedEngine()
     address = live_server_factory(engine)
     text = " ".join(["word"] * 5000)
@@ -693,7 +693,7 @@ def test_an_engine_that_can_not_be_loaded_is_reported_once(
 def test_an_engine_that_dies_is_noticed_without_a_request(
     live_server_factory: ServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEALTH_INTERVAL", 0.005)
+    monkeypatch.setattr(service, "HEALTH_INTERVAL", 0.005)
     engine = ScriptedEngine()
     deaths: list[str] = []
     address = live_server_factory(engine, on_death=deaths.append)
@@ -708,7 +708,7 @@ def test_an_engine_that_dies_is_noticed_without_a_request(
 def test_a_dead_engine_is_not_ready_even_before_the_watch_has_looked(
     live_server_factory: ServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEALTH_INTERVAL", 3600)
+    monkeypatch.setattr(service, "HEALTH_INTERVAL", 3600)
     engine = ScriptedEngine()
     address = live_server_factory(engine)
     engine.dead = True

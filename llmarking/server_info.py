@@ -1,0 +1,77 @@
+"""What the server tells about itself: its model, its adapters, its health, its metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from llmarking import __version__, apidocs
+from llmarking.protocol import ModelCard
+from llmarking.service import service_of
+
+router = APIRouter()
+
+
+@router.get(
+    "/models",
+    response_model=dict[str, list[ModelCard]],
+    tags=["server"],
+    responses=apidocs.errors(503),
+)
+async def models(request: Request) -> dict[str, list[ModelCard]]:
+    """What this server runs."""
+    service = service_of(request)
+    grader = service.require_ready()
+    info = service.engine.info
+    calibration = grader.calibration_for(0, None)
+    return {
+        "models": [
+            ModelCard(
+                model=info.model,
+                context=info.context,
+                revision=info.revision,
+                dtype=info.dtype,
+                adapters=list(info.adapters),
+                versions={"llmarking": __version__, **info.versions},
+                calibration=calibration.identity if calibration else None,
+            )
+        ]
+    }
+
+
+@router.get("/adapters", tags=["server"], responses=apidocs.errors(503))
+async def adapters(request: Request) -> dict[str, list[str]]:
+    """Adapters that `adapter` may name."""
+    service = service_of(request)
+    service.require_ready()
+    return {"adapters": list(service.engine.info.adapters)}
+
+
+@router.get("/health/live", response_class=PlainTextResponse, tags=["server"])
+async def live() -> str:
+    """The process answers."""
+    return "alive\n"
+
+
+@router.get(
+    "/health/ready",
+    response_class=PlainTextResponse,
+    tags=["server"],
+    responses=apidocs.errors(503),
+)
+async def ready(request: Request) -> str:
+    """The model is loaded and its engine runs; 503 otherwise."""
+    service = service_of(request)
+    service.require_ready()
+    await service.engine.check_health()
+    return "ready\n"
+
+
+@router.get("/metrics", response_class=PlainTextResponse, tags=["server"])
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics: ours, then the engine's own."""
+    service = service_of(request)
+    body = generate_latest(service.registry) + service.engine.metrics()
+    return Response(body, media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,101 @@
+"""What all routes share: the engine and its state, the grader, the queue, the counters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from fastapi import Request
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from llmarking.admission import Gate
+from llmarking.engine import Engine
+from llmarking.errors import EngineDead
+from llmarking.grading import Grader
+from llmarking.problems import type_and_place
+from llmarking.settings import ServerSettings
+
+log = logging.getLogger("llmarking.server")
+HEALTH_INTERVAL = 1.0
+
+
+class NotReady(EngineDead):
+    """The engine is still loading; like a dead one it answers 503, but it will come."""
+
+
+class Service:
+    """What the routes share: the engine and its state, the grader, the gate, the counters."""
+
+    def __init__(
+        self, engine: Engine, settings: ServerSettings, on_death: Callable[[str], None]
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.gate = Gate(settings.max_queue)
+        self.failure: str | None = None
+        self.ready = asyncio.Event()
+        self.grader: Grader | None = None
+        self._on_death = on_death
+        self.registry = CollectorRegistry()
+        self.graded = Counter(
+            "llmarking_answers_graded_total", "Answers graded.", ["method"], registry=self.registry
+        )
+        self.points = Counter(
+            "llmarking_points_decided_total", "Points decided.", ["outcome"], registry=self.registry
+        )
+        self.prompt_tokens = Counter(
+            "llmarking_prompt_tokens_total", "Prompt tokens.", ["cached"], registry=self.registry
+        )
+        Gauge(
+            "llmarking_requests_held", "Accepted and unfinished.", registry=self.registry
+        ).set_function(lambda: self.gate.held)
+
+    async def run(self) -> None:
+        """Load the engine, then watch it; says so once when it fails or dies."""
+        try:
+            await self.engine.start()
+            self.grader = Grader(self.engine, default_adapter=self.settings.default_adapter)
+            if self.grader.calibration_for(0, None) is None:
+                log.warning(
+                    "no calibration for %s: its own probabilities are too lenient",
+                    self.engine.info.model,
+                )
+            self.ready.set()
+            log.info("ready: %s, context %d", self.engine.info.model, self.engine.info.context)
+            while True:
+                await asyncio.sleep(HEALTH_INTERVAL)
+                await self.engine.check_health()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = str(error) or type(error).__name__
+        self.ready.clear()
+        # An engine's traceback may show prompts, so only the place is logged.
+        log.error("the engine has failed: %s (%s)", self.failure, type_and_place(error))
+        self._on_death(self.failure)
+
+    def require_ready(self) -> Grader:
+        """The grader, once the engine can work.
+
+        Raises:
+            EngineDead: it cannot any more.
+            NotReady: it cannot yet.
+        """
+        if self.failure is not None:
+            raise EngineDead(f"the engine has failed: {self.failure}")
+        if self.grader is None or not self.ready.is_set():
+            raise NotReady("the model is still being loaded; /health/ready tells when it is done")
+        return self.grader
+
+    def count(self, prompt_tokens: int, cached_tokens: int) -> None:
+        """Add to the metrics what a request has read."""
+        self.prompt_tokens.labels(cached="yes").inc(cached_tokens)
+        self.prompt_tokens.labels(cached="no").inc(max(0, prompt_tokens - cached_tokens))
+
+
+def service_of(request: Request) -> Service:
+    """The service of the app that answers a request."""
+    service: Service = request.app.state.service
+    return service
