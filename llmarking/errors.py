@@ -7,7 +7,10 @@
     │   ├── PromptError           a template that is missing, or lacks a variable
     │   ├── PromptTooLong         more tokens than the model's context holds
     │   ├── CalibrationError      a calibration file that does not fit what it is used for
-    │   └── UnknownModelError     a model, adapter or template name nobody knows
+    │   ├── UnknownModelError     a model, adapter or template name nobody knows
+    │   ├── NotFound              no course, job, answer, … of that id
+    │   └── Conflict              it has changed since, or is not in a state for that
+    ├── StoreError                the database can't be reached, read or written
     ├── HubError                  weights could not be had
     │   ├── ModelUnavailable      no source could be reached or none has it
     │   ├── ChecksumMismatch      what arrived is not what was published
@@ -99,6 +102,18 @@ class CalibrationError(InputError):
 
 class UnknownModelError(InputError):
     """A model, adapter or template that is not known by that name."""
+
+
+class NotFound(InputError):
+    """Nothing in the store has that id."""
+
+
+class Conflict(InputError):
+    """What is asked for does not go with the state things are in by now."""
+
+
+class StoreError(LLMarkingError):
+    """The database can't be used at present."""
 
 
 class HubError(LLMarkingError):

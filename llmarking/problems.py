@@ -12,11 +12,14 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from llmarking.errors import (
+    Conflict,
     EngineDead,
     EngineError,
     InputError,
     LLMarkingError,
+    NotFound,
     Overloaded,
+    StoreError,
     UnknownModelError,
 )
 
@@ -58,13 +61,15 @@ def problem(error: Exception) -> dict[str, Any]:
 
 
 def _status(error: Exception) -> int:
-    if isinstance(error, UnknownModelError):
+    if isinstance(error, UnknownModelError | NotFound):
         return 404
+    if isinstance(error, Conflict):
+        return 409
     if isinstance(error, InputError):
         return 422
     if isinstance(error, Overloaded):
         return 429
-    if isinstance(error, EngineDead):
+    if isinstance(error, EngineDead | StoreError):
         return 503
     if isinstance(error, EngineError):
         return 500

