@@ -27,12 +27,13 @@ With API keys set, send `Authorization: Bearer KEY`; only the two health checks 
 ERRORS = {
     400: "The body can't be read",
     401: "A key is needed, and this is none",
-    404: "There is no adapter or model of that name",
+    404: "There is no adapter, model, course or job of that name",
+    409: "It has changed since, or is not in a state for that",
     413: "The body is too long",
     422: "Wrong input: which field, and what to do",
     429: "Busy; Retry-After says when to come back",
     500: "Something went wrong inside",
-    503: "Loading, or the engine has failed",
+    503: "Loading, or the engine or the database can't be used",
 }
 
 
