@@ -29,6 +29,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 from llmarking import adapters, calibration, catalogue, datasets, hub
 from llmarking.grading import GradeOptions, Grader
 from llmarking.merging import merged_folder
+from llmarking.metrics_calibration import expected_calibration_error
 from llmarking.vllm_engine import VLLMEngine
 
 
@@ -62,7 +63,7 @@ def figures(p: Sequence[float], labels: Sequence[bool]) -> dict[str, float]:
         "kappa": round(float(cohen_kappa_score(y, held)), 3),
         "macro_f1": round(float(f1_score(y, held, average="macro")), 3),
         "auc": round(float(roc_auc_score(y, p)), 3) if 0 < y.mean() < 1 else math.nan,
-        "ece": round(calibration.expected_calibration_error(p, labels), 3),
+        "ece": round(expected_calibration_error(y, p), 3),
     }
 
 

@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from llmarking.calibration import (
     SHIPPED,
     Calibration,
-    expected_calibration_error,
     fit,
     left_out,
     risk_table,
 )
+from llmarking.metrics_calibration import expected_calibration_error
 from llmarking.prompting import shot_name, versions
 
 
@@ -58,7 +58,7 @@ def main() -> int:
             slope=round(slope, 4),
             offset=round(offset, 4),
             risk_table=risk_table(fair, labels),
-            ece=round(expected_calibration_error(fair, labels), 4),
+            ece=round(expected_calibration_error(labels, fair), 4),
             verdicts=len(labels),
             data=tuple(key.partition("/")[0] for key in keys),
         )

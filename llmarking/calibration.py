@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -229,31 +229,7 @@ def risk_table(
     return tuple(reversed(table))
 
 
-def expected_calibration_error(
-    probabilities: Sequence[float], labels: Sequence[bool], bins: int = 10
-) -> float:
-    """Mean gap between predicted and observed share of True, over bins of equal mass."""
-    import numpy as np
-
-    p, y = np.asarray(probabilities, float), np.asarray(labels, float)
-    order = np.argsort(p, kind="stable")
-    return float(
-        sum(
-            len(part) / len(p) * abs(p[part].mean() - y[part].mean())
-            for part in np.array_split(order, bins)
-            if len(part)
-        )
-    )
-
-
 def _sigmoid(x: float) -> float:
     if x >= 0:
         return 1 / (1 + math.exp(-x))
     return math.exp(x) / (1 + math.exp(x))
-
-
-def describe(calibration: Calibration | None) -> Mapping[str, Any]:
-    """What a reply says about the calibration behind it."""
-    if calibration is None:
-        return {"calibration": None}
-    return {"calibration": calibration.identity}

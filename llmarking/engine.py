@@ -15,7 +15,7 @@ from math import exp, log1p
 from typing import Any, Protocol
 
 from llmarking.domain import Completion, Generation, Message, Reading, Sampling
-from llmarking.errors import EngineDead
+from llmarking.errors import EngineDead, EngineError
 
 
 class Tokenizer(Protocol):
@@ -125,6 +125,20 @@ class Engine(Protocol):
     def running(self) -> int:
         """How many requests are being worked on."""
         ...
+
+
+async def last(generations: AsyncIterator[Generation]) -> Generation:
+    """What an engine says last about a request, which is the whole of it.
+
+    Raises:
+        EngineError: it has said nothing.
+    """
+    found = None
+    async for generation in generations:
+        found = generation
+    if found is None:
+        raise EngineError("the engine ended without an answer")
+    return found
 
 
 class PlainTokenizer:

@@ -20,7 +20,6 @@ from typing import Any, Literal
 from llmarking import evidence, prose
 from llmarking.calibration import Calibration, Calibrations
 from llmarking.domain import (
-    Completion,
     Flag,
     Grade,
     Outcome,
@@ -30,7 +29,7 @@ from llmarking.domain import (
     Sampling,
     Verdict,
 )
-from llmarking.engine import Engine
+from llmarking.engine import Engine, last
 from llmarking.errors import EngineError, InputError, PromptTooLong
 from llmarking.prompting import (
     ClassPrompt,
@@ -346,10 +345,16 @@ class Grader:
         if room < 32 * len(question.points):
             limit = self._engine.info.context - 32 * len(question.points)
             raise PromptTooLong(len(ids), limit, field="answer")
-        text, tokens, cached, produced = await self._generate(
-            ids, Sampling(max_tokens=min(wanted, room)), adapter=options.adapter
+        generation = await last(
+            self._engine.generate(
+                ids,
+                Sampling(max_tokens=min(wanted, room)),
+                request_id=f"prose-{uuid.uuid4().hex}",
+                adapter=options.adapter,
+            )
         )
-        reading = prose.parse(text.text, [p.id for p in question.points])
+        text = generation.completions[0].text
+        reading = prose.parse(text, [p.id for p in question.points])
         verdicts = tuple(
             Verdict(
                 point,
@@ -367,9 +372,9 @@ class Grader:
             None,
             options.adapter,
             options.shots,
-            tokens,
-            cached,
-            produced,
+            generation.prompt_tokens,
+            generation.cached_tokens,
+            generation.completion_tokens,
         )
 
     async def _explain(
@@ -388,10 +393,15 @@ class Grader:
         if verdict.raw is None or len(ids) + EXPLAIN_TOKENS > self._engine.info.context:
             # The answer is empty, or there is no room for a reason.
             return verdict, 0, 0
-        text, tokens, _, produced = await self._generate(
-            ids, Sampling(max_tokens=EXPLAIN_TOKENS), schema=EXPLANATION
+        generation = await last(
+            self._engine.generate(
+                ids,
+                Sampling(max_tokens=EXPLAIN_TOKENS),
+                request_id=f"explain-{uuid.uuid4().hex}",
+                schema=EXPLANATION,
+            )
         )
-        quote, reason = _explanation(text.text)
+        quote, reason = _explanation(generation.completions[0].text)
         found = evidence.locate(quote, answer) if verdict.held and quote else None
         probability = verdict.probability
         if verdict.held and found is None and probability is not None:
@@ -405,24 +415,7 @@ class Grader:
             needs_review=verdict.needs_review
             or (probability is not None and max(probability, 1 - probability) < bar),
         )
-        return explained, tokens, produced
-
-    async def _generate(
-        self,
-        ids: list[int],
-        sampling: Sampling,
-        *,
-        adapter: str | None = None,
-        schema: dict[str, Any] | None = None,
-    ) -> tuple[Completion, int, int, int]:
-        last = None
-        async for so_far in self._engine.generate(
-            ids, sampling, request_id=f"text-{uuid.uuid4().hex}", adapter=adapter, schema=schema
-        ):
-            last = so_far
-        if last is None:
-            return Completion("", "abort"), len(ids), 0, 0
-        return last.completions[0], last.prompt_tokens, last.cached_tokens, last.completion_tokens
+        return explained, generation.prompt_tokens, generation.completion_tokens
 
 
 def _verdict(point: Point, odds: float, calibration: Calibration | None, bar: float) -> Verdict:

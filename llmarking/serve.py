@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _list_models(as_json=flags.json)
             return 0
         if flags.engine_help:
-            from llmarking.vllm_engine import engine_help
+            from llmarking.vllm_arguments import engine_help
 
             print(engine_help())
             return 0

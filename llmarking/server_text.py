@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 
 from llmarking import apidocs
 from llmarking.domain import Generation, Message
-from llmarking.engine import Engine
+from llmarking.engine import Engine, last
 from llmarking.errors import EngineError, InputError, PromptTooLong
 from llmarking.prompting import conversation_ids
 from llmarking.protocol import ChoiceProbability, GenerateRequest, GenerateResponse, Usage
@@ -47,7 +47,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
         return await _choices(service, request, prompts, body.choices, body.adapter)
     with service.gate.admit(len(prompts) * body.n):
         results = await until_disconnect(
-            request, all_of([_complete(service, ids, body) for ids in prompts])
+            request, all_of([last(_generations(service, ids, body)) for ids in prompts])
         )
     for result in results:
         service.count(result.prompt_tokens, result.cached_tokens)
@@ -97,15 +97,6 @@ async def _generations(
     async with contextlib.aclosing(stream) as generations:  # type: ignore[type-var]
         async for generation in generations:
             yield generation
-
-
-async def _complete(service: Service, ids: list[int], body: GenerateRequest) -> Generation:
-    last = None
-    async for generation in _generations(service, ids, body):
-        last = generation
-    if last is None:
-        raise EngineError("the engine ended without an answer")
-    return last
 
 
 async def _stream_text(

@@ -6,11 +6,9 @@ not before.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from multiprocessing import resource_tracker
@@ -23,82 +21,10 @@ from llmarking.domain import Completion, Generation, Reading, Sampling
 from llmarking.engine import EngineInfo
 from llmarking.errors import EngineDead, EngineError, InputError, UnknownModelError
 from llmarking.tokenizing import HubTokenizer
+from llmarking.vllm_arguments import engine_arguments, prepare_environment
+from llmarking.vllm_reading import read_chain, read_prompt
 
 log = logging.getLogger("llmarking.engine")
-
-GIB = 1 << 30
-
-
-def prepare_environment(*, gpu: bool) -> None:
-    """Set what vLLM reads from the environment; what the operator has set stays."""
-    defaults = {
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        # Weights are local by now; nothing may be fetched while serving.
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "VLLM_MAX_N_SEQUENCES": "128",
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-    }
-    if not gpu:
-        cores = sorted(os.sched_getaffinity(0))
-        # One core is left to HTTP and tokenizing where there are enough of them.
-        used = cores[:-1] if len(cores) > 4 else cores
-        available = psutil.virtual_memory().available // GIB
-        defaults |= {
-            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, used)),
-            "VLLM_CPU_KVCACHE_SPACE": str(max(1, min(40, available // 5))),
-        }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-
-
-def engine_arguments(
-    folder: Path, name: str, extra: Sequence[str], *, gpu: bool, context: int, tensor_parallel: int
-) -> Any:
-    """vLLM's engine arguments: our defaults for this machine, then what the operator passed on.
-
-    Args:
-        extra: vLLM's own command-line flags, which win over the defaults.
-        context: what the model can hold, in tokens.
-
-    Raises:
-        InputError: vLLM does not know a flag or refuses its value; its own words are in the
-        message.
-    """
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    class Parser(FlexibleArgumentParser):  # type: ignore[misc]
-        def error(self, message: str) -> Any:
-            raise InputError(f"vLLM's engine arguments: {message} (see --engine-help)")
-
-    parser = AsyncEngineArgs.add_cli_args(Parser(prog="vllm_server.py"))
-    defaults = [
-        "--model", str(folder),
-        "--served-model-name", name,
-        "--max-model-len", str(min(context, 16_384 if gpu else 4_096)),
-        "--enable-prefix-caching",
-        # The model's own generation_config would change sampling defaults behind the caller's back.
-        "--generation-config", "vllm",
-    ]  # fmt: skip
-    if gpu:
-        defaults += ["--tensor-parallel-size", str(tensor_parallel)]
-    else:
-        # Compiling takes a minute at every start and gains little on a CPU.
-        defaults += ["--enforce-eager", "--max-num-seqs", "128", "--block-size", "32"]
-    namespace: argparse.Namespace = parser.parse_args([*defaults, *extra])
-    return AsyncEngineArgs.from_cli_args(namespace)
-
-
-def engine_help() -> str:
-    """The help text of vLLM's own engine arguments."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    return str(AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="vLLM")).format_help())
 
 
 class VLLMEngine:
@@ -290,97 +216,11 @@ class VLLMEngine:
         request_id: str,
         adapter: str | None = None,
     ) -> Reading:
-        head = [*prompt, *tails[0]]
-        if self._reads_prompt and len(tails) > 1:
-            return await self._read_prompt(head, tails[1:], token_ids, request_id, adapter)
-        return await self._read_chain(head, tails[1:], token_ids, request_id, adapter)
+        def run(ids: Sequence[int], params: Any, name: str) -> AsyncIterator[Any]:
+            return self._run(ids, params, name, adapter)
 
-    async def _read_chain(
-        self,
-        head: list[int],
-        tails: Sequence[Sequence[int]],
-        token_ids: Sequence[int],
-        request_id: str,
-        adapter: str | None,
-    ) -> Reading:
-        """One request per row: the one before plus a tail, so that the prefix cache has the rest.
-
-        Decoding the tails as forced tokens would read the same in one request, but on a CPU a
-        token costs several times as much to decode as to prefill.
-        """
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            detokenize=False,
-            logprob_token_ids=list(token_ids),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        ids = list(head)
-        rows: list[list[float]] = []
-        cached = 0
-        for number in range(len(tails) + 1):
-            if number:
-                ids = [*ids, *tails[number - 1]]
-            last = None
-            async for output in self._run(ids, params, f"{request_id}.{number}", adapter):
-                last = output
-            if last is None:
-                raise EngineError("vLLM ended a reading without a result")
-            logprobs = last.outputs[0].logprobs[0]
-            rows.append([logprobs[token].logprob for token in token_ids])
-            if not number:
-                cached = last.num_cached_tokens or 0
-        return Reading(rows, len(ids), cached)
-
-    async def _read_prompt(
-        self,
-        head: list[int],
-        tails: Sequence[Sequence[int]],
-        token_ids: Sequence[int],
-        request_id: str,
-        adapter: str | None,
-    ) -> Reading:
-        """Read all rows from the prompt's own logits in one prefill (second model runner only)."""
-        import numpy as np
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        ids = list(head)
-        wanted = [len(ids) - 1]
-        for tail in tails:
-            ids += tail
-            wanted.append(len(ids) - 1)
-        start = wanted[0]
-        # One row for each prompt token from the first reading on; -1 leaves a row unread.
-        grid = np.full((len(ids) - 1 - start, len(token_ids)), -1, dtype=np.int64)
-        for row in wanted[:-1]:
-            grid[row - start] = token_ids
-        for attempt, fresh in enumerate((False, True)):
-            params = SamplingParams(
-                max_tokens=1,
-                temperature=0.0,
-                detokenize=False,
-                logprob_token_ids=list(token_ids),
-                prompt_logprob_token_ids=grid,
-                prompt_logprob_start=start,
-                # Cached blocks are welcome as long as they end before the first row that is read.
-                # Where they reach further (the same answer again), vLLM drops the scores: ask once
-                # more without.
-                skip_reading_prefix_cache=fresh,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            async for output in self._run(ids, params, f"{request_id}.{attempt}", adapter):
-                scores = output.prompt_token_id_logprobs
-                if scores is None:
-                    break
-                rows = [[float(x) for x in scores[row - start]] for row in wanted[:-1]]
-                last = output.outputs[0].logprobs[0]
-                rows.append([last[token].logprob for token in token_ids])
-                return Reading(rows, len(ids), output.num_cached_tokens or 0)
-        raise EngineError("vLLM returned no scores for the prompt")
+        way = read_prompt if self._reads_prompt and len(tails) > 1 else read_chain
+        return await way(run, [*prompt, *tails[0]], tails[1:], token_ids, request_id)
 
     async def _run(
         self, prompt: Sequence[int], params: Any, request_id: str, adapter: str | None

@@ -41,7 +41,7 @@ VLLM_FLAGS = {
     "--max-model-len",
     "--gpu-memory-utilization",
 }
-OTHER_FLAGS = {"--target", "--profile", "--build-context"}  # docker
+OTHER_FLAGS = {"--build-arg", "--profile", "--build-context"}  # docker
 
 
 def load(script: str) -> ModuleType:

@@ -256,9 +256,15 @@ def test_no_home_folders_and_no_secrets_in_the_repository() -> None:
 
 
 def test_package_data_is_in_the_package() -> None:
-    for pattern in ("*.toml",):
-        assert pattern in PYPROJECT["tool"]["setuptools"]["package-data"]["llmarking"]
-    assert (ROOT / "llmarking" / "models.toml").is_file()
+    package = ROOT / "llmarking"
+    packed: set[Path] = set()
+    for name, patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items():
+        for pattern in patterns:
+            found = set(ROOT.joinpath(*name.split(".")).glob(pattern))
+            assert found, pattern
+            packed |= found
+    data = {path for path in tracked() if package in path.parents and path.suffix != ".py"}
+    assert {path.relative_to(package).as_posix() for path in data - packed} == set()
 
 
 def test_conda_environment_is_in_step() -> None:
@@ -281,12 +287,13 @@ def stages() -> dict[str, list[str]]:
     """The Dockerfile's instructions by stage, continued lines joined, comments gone."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text("utf-8"), flags=re.MULTILINE)
     found: dict[str, list[str]] = {}
+    name = ""  # what stands before the first stage
     for line in text.replace("\\\n", " ").splitlines():
         if line.startswith("FROM "):
             name = line.split()[-1]
             found[name] = []
         if line.strip():
-            found[name].append(re.sub(r"\s+", " ", line.strip()))
+            found.setdefault(name, []).append(re.sub(r"\s+", " ", line.strip()))
     return found
 
 
@@ -302,7 +309,7 @@ def test_shellcheck_finds_nothing() -> None:
 
 @pytest.mark.parametrize("stage", ["cpu", "gpu"])
 def test_images_are_pinned_unprivileged_and_watched(stage: str) -> None:
-    lines = stages()[stage]
+    lines = [*stages()[f"{stage}-base"], *stages()["server"]]
     base = lines[0].split()[1]
     assert re.search(r":v?\d+\.\d+\.\d+", base), f"{base} may be another image tomorrow"
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
@@ -316,8 +323,15 @@ def test_images_are_pinned_unprivileged_and_watched(stage: str) -> None:
             assert not re.search(r"TOKEN|SECRET|PASSWORD|API_KEY", line), line
 
 
+def test_an_image_is_for_the_cpu_unless_told_otherwise() -> None:
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    assert "ARG DEVICE=cpu" in text.splitlines()
+    assert stages()["server"][0] == "FROM ${DEVICE}-base AS server"
+    assert [*stages()][-1] == "server"  # what is built where no --target is given
+
+
 def test_gpu_image_has_the_pinned_vllm() -> None:
-    base = stages()["gpu"][0].split()[1]
+    base = stages()["gpu-base"][0].split()[1]
     assert base == f"vllm/vllm-openai:v{pinned(LOCKS['gpu']['vllm'])}"
 
 
@@ -325,7 +339,7 @@ def test_gpu_image_has_the_pinned_vllm() -> None:
 def test_what_images_copy_is_sent_to_the_builder(stage: str) -> None:
     sent = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert sent[1] == "*"  # nothing unless it is named, so no cache, key or class list slips in
-    for line in stages()[stage]:
+    for line in [*stages()[f"{stage}-base"], *stages()["server"]]:
         if line.startswith("COPY "):
             for name in line.split()[1:-1]:
                 assert name == "." or f"!{name}" in sent, line
@@ -346,7 +360,7 @@ def test_compose_services_are_locked_down() -> None:
     assert {*compose["services"]} == {"cpu", "gpu"}
     for name, service in compose["services"].items():
         assert service["profiles"] == [name]
-        assert service["build"]["target"] == name
+        assert service["build"]["args"] == {"DEVICE": name}
         assert service["image"] == f"llmarking:{version.strip()}-{name}"
         assert service["restart"] == "unless-stopped"
         assert service["read_only"] is True
