@@ -118,14 +118,12 @@ def _question(row: Row, notes: list[str]) -> Question:
         reference=parsed.prose.strip(),
         points=parsed.points,
         examples=tuple(
-            _example(row, column, parsed.points, notes)
-            for column in EXAMPLES
-            if row[column].strip()
+            example(row, column, parsed.points, notes) for column in EXAMPLES if row[column].strip()
         ),
     )
 
 
-def _example(row: Row, column: str, points: tuple[Point, ...], notes: list[str]) -> GradedExample:
+def example(row: Row, column: str, points: tuple[Point, ...], notes: list[str]) -> GradedExample:
     cell = row[column]
     tags = list(_TAG.finditer(cell))
     found: list[tuple[int, bool, str]] = []

@@ -41,8 +41,8 @@ _POLICY = (
     "object-src 'none'; base-uri 'self'"
 )
 _CHINESE = {
-    "questions": "题目文件（CSV、TSV 或 JSON）",
-    "answers": "答案文件（CSV 或 TSV）",
+    "questions": "题目文件（CSV、TSV、XLSX 或 JSON）",
+    "answers": "答案文件（CSV、TSV 或 XLSX）",
     "sample": "使用示例班级",
     "grade": "3. 开始评分",
     "stop": "停止",
@@ -54,8 +54,8 @@ _CHINESE = {
     "progress": "进度",
 }
 _ENGLISH = {
-    "questions": "Questions (CSV, TSV or JSON)",
-    "answers": "Answers (CSV or TSV)",
+    "questions": "Questions (CSV, TSV, XLSX or JSON)",
+    "answers": "Answers (CSV, TSV or XLSX)",
     "sample": "Use the sample class",
     "grade": "3. Grade",
     "stop": "Stop",
@@ -73,8 +73,8 @@ class Session:
     """What one browser works on. `results` and `overrides` go by the number of the answer."""
 
     asked: tuple[Question, ...] = ()
-    table: tables.Table | None = None
-    file: tables.AnswerFile | None = None
+    upload: tables.Upload | None = None
+    file: tables.Class | None = None
     results: dict[int, GradeResponse] = field(default_factory=dict)
     overrides: dict[int, set[int]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
@@ -89,13 +89,18 @@ class Session:
         for kept in (self.results, self.overrides, self.failures):
             kept.clear()
         said = [f"{len(self.asked)} questions." if self.asked else "Questions are missing."]
-        if self.table is None:
+        if self.upload is None:
             return "\n".join([*said, "Answers are missing."])
         if self.asked:
-            self.file = tables.answers(self.table, self.asked)
-            said.append(f"{len(self.file.answers)} answers in {self.table.file}.")
-            said += [f"{use}: column “{title}”" for use, title in self.file.recognised.items()]
-            empty = [str(a.line) for a in self.file.answers if not a.text.strip()]
+            self.file = tables.class_from(self.upload, self.upload.columns, self.asked)
+            said.append(f"{len(self.file.answers)} answers in {self.upload.file}.")
+            said.append(f"Recognised as: {self.upload.kind} ({self.upload.form}).")
+            said += [
+                f"{target.key}: mark in {target.mark}, feedback in {target.feedback}"
+                for target in tables.targets(self.upload, self.upload.columns)
+            ]
+            said += [*self.upload.notes, *self.file.notes]
+            empty = [str(a.line) for a in self.file.answers if not (a.text or "").strip()]
             if empty:
                 said.append(f"Empty answers in lines {', '.join(empty[:20])}.")
         return "\n".join(said)
@@ -126,8 +131,8 @@ class Session:
         return [
             [
                 index + 1,
-                self.file.answers[index].question_code,
-                self.file.answers[index].text[:200],
+                self.file.answers[index].question,
+                (self.file.answers[index].text or "")[:200],
                 self.mark(index),
                 self.results[index].full_mark,
                 round(100 * _certainty(self.results[index])),
@@ -139,8 +144,9 @@ class Session:
             for index in order
         ]
 
-    def markings(self) -> dict[int, tables.Marking]:
+    def markings(self) -> dict[tuple[int, int], tables.Marking]:
         """What is written into the table."""
+        assert self.file is not None
         found = {}
         for index, result in self.results.items():
             earned = self.earned(index)
@@ -152,7 +158,7 @@ class Session:
                 notes.append("decided by the teacher")
             elif result.needs_review:
                 notes.append("to be reviewed")
-            found[index] = tables.Marking(
+            found[self.file.answers[index].place] = tables.Marking(
                 self.mark(index),
                 result.full_mark,
                 {p.id: p.id in earned for p in result.points},
@@ -174,7 +180,7 @@ class Page:
             if path.lower().endswith(".json"):
                 session.asked = courses.read(path).questions
             else:
-                session.asked = tables.questions(tables.read(*_uploaded(path)))
+                session.asked = _questions(*_uploaded(path))
             return session.check()
         except LLMarkingError as error:
             return f"Problem: {str(error).replace(path, Path(path).name)}"
@@ -185,7 +191,7 @@ class Page:
         """Take the answers from an uploaded file, and delete it."""
         try:
             self._idle(session)
-            session.table = tables.read(*_uploaded(path))
+            session.upload = tables.detect(*_uploaded(path))
             return session.check()
         except LLMarkingError as error:
             return f"Problem: {error}"
@@ -197,8 +203,8 @@ class Page:
         try:
             self._idle(session)
             first, second = (SAMPLE / f"EXAMPLE_CSV{n}.csv" for n in (1, 2))
-            session.asked = tables.questions(tables.read(first.read_bytes(), first.name))
-            session.table = tables.read(second.read_bytes(), second.name)
+            session.asked = _questions(first.read_bytes(), first.name)
+            session.upload = tables.detect(second.read_bytes(), second.name)
             return session.check()
         except LLMarkingError as error:
             return f"Problem: {error}"
@@ -210,21 +216,25 @@ class Page:
             return
         asked = {question.code: question for question in session.asked}
         everything = session.file.answers
-        todo = [answer for answer in everything if answer.index not in session.results]
+        todo = [
+            (index, answer)
+            for index, answer in enumerate(everything)
+            if index not in session.results
+        ]
         session.running, session.stopped = True, False
         session.failures.clear()
         began, done, queue = time.monotonic(), len(session.results), iter(todo)
 
         async def work(client: AsyncClient) -> None:
-            for answer in queue:
+            for index, answer in queue:
                 if session.stopped:
                     return
                 try:
-                    session.results[answer.index] = await client.grade(
-                        asked[answer.question_code], answer.text
+                    session.results[index] = await client.grade(
+                        asked[answer.question], answer.text or ""
                     )
                 except LLMarkingError as error:
-                    session.failures[answer.index] = str(error)
+                    session.failures[index] = str(error)
                     if not isinstance(error, RequestRefused) or error.status in (401, 403):
                         session.stopped = True  # it would be the same for all others
 
@@ -262,7 +272,11 @@ class Page:
         ]
         value = sorted(session.earned(index))
         answer = session.file.answers[index]
-        return answer.text, gr.CheckboxGroup(choices=choices, value=value), _shown(session, index)
+        return (
+            answer.text or "",
+            gr.CheckboxGroup(choices=choices, value=value),
+            _shown(session, index),
+        )
 
     def override(self, earned: list[int], session: Session) -> tuple[str, list[list[Any]]]:
         """The teacher's verdicts on the answer that is shown."""
@@ -273,12 +287,12 @@ class Page:
 
     def export(self, session: Session) -> str:
         """Write the table with its marks; it is deleted once it has been handed over."""
-        if session.file is None or not session.results:
+        if session.upload is None or session.file is None or not session.results:
             raise gr.Error("Nothing is graded yet.", print_exception=False)
-        table = session.file.table
+        written = tables.export(session.upload, session.upload.columns, session.markings())
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        session.export = folder / f"{Path(table.file).stem}_graded{Path(table.file).suffix}"
-        session.export.write_bytes(tables.export(table, session.markings()))
+        session.export = folder / written.name
+        session.export.write_bytes(written.data)
         return str(session.export)
 
     def cleared(self, session: Session) -> None:
@@ -291,6 +305,11 @@ class Page:
     def _idle(session: Session) -> None:
         if session.running:
             raise LLMarkingError("grading is under way; stop it first")
+
+
+def _questions(data: bytes, name: str) -> tuple[Question, ...]:
+    upload = tables.detect(data, name)
+    return tuple(draft.question() for draft in tables.questions_from(upload, upload.columns))
 
 
 def _uploaded(path: str) -> tuple[bytes, str]:
@@ -344,9 +363,12 @@ def build(page: Page, i18n: gr.I18n) -> gr.Blocks:
         gr.Markdown("# LLMarking\n1. Upload → 2. Check → 3. Grade → 4. Review → 5. Export")
         with gr.Row():
             questions = gr.File(
-                label=i18n("questions"), file_types=[".csv", ".tsv", ".txt", ".json"]
+                label=i18n("questions"),
+                file_types=[".csv", ".tsv", ".txt", ".xls", ".xlsx", ".json"],
             )
-            answers = gr.File(label=i18n("answers"), file_types=[".csv", ".tsv", ".txt"])
+            answers = gr.File(
+                label=i18n("answers"), file_types=[".csv", ".tsv", ".txt", ".xls", ".xlsx"]
+            )
         sample = gr.Button(i18n("sample"))
         checked = gr.Textbox(label=i18n("check"), lines=4, interactive=False)
         with gr.Row():

@@ -69,11 +69,11 @@ def test_a_class_is_graded_reviewed_and_exported(page: str, tmp_path: Path) -> N
     assert mark.startswith(f"No. {table['data'][0][0]}: ")
     client.predict([], api_name="/override")
     exported = client.predict(api_name="/export")
-    out = tables.read(Path(exported).read_bytes(), "out.csv")
-    before = tables.read(second.read_bytes(), "in.csv")
-    assert [row.raw[:3] for row in out.rows] == [row.raw for row in before.rows]
-    assert all(row[3] for row in out.rows)
-    changed = out.rows[int(table["data"][0][0]) - 1]
+    out = tables.detect(Path(exported).read_bytes(), "out.csv").grid.rows
+    before = tables.detect(second.read_bytes(), "in.csv").grid.rows
+    assert [row.raw[:3] for row in out] == [row.raw for row in before]
+    assert all(row[3] for row in out)
+    changed = out[int(table["data"][0][0])]
     assert changed[3] == "0"
     assert changed[4].endswith("decided by the teacher")
     assert not [path for path in tmp_path.rglob("EXAMPLE_CSV[12].csv") if path.is_file()]

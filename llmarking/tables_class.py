@@ -1,0 +1,309 @@
+"""The questions and answers of a file, by its columns.
+
+What is left out is told with its line: unfinished attempts, rows without a submission, and rows
+that are no student's. Nothing is guessed: what can't be told is an error at its cell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llmarking import tables_names as names
+from llmarking.calls import question_body
+from llmarking.datasets_contents import number, shown
+from llmarking.datasets_tables import comparable
+from llmarking.domain import Question
+from llmarking.errors import DataError
+from llmarking.protocol import MAX_TEXT
+from llmarking.tables_columns import Columns, Item, Kind, Upload, check_cells, listed
+from llmarking.tables_content import html_text, ora2_text
+from llmarking.tables_grid import Row
+
+MAX_RAW = 5 * MAX_TEXT  # HTML is longer than its text
+
+_VERDICT = re.compile(r"<\s*Point\s*(\d{1,4})\s*:\s*(True|False)\s*>", re.IGNORECASE)
+_OUT_OF = re.compile(r"\s*([\d.,]{1,20})\s*/\s*([\d.,]{1,20})(?:\s*points?)?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A student's answer to one question.
+
+    Attributes:
+        row: the number of its row in the grid; with `item`, the place where its mark goes.
+        item: the number of its question among the items of the columns.
+        line: where its row begins in the file, from 1.
+        column: the header it stands under.
+        text: what is graded; None where the file has marks only.
+        raw: the cell as it stands.
+        mark: a person's mark, where there is one.
+        verdicts: a person's verdicts by point.
+    """
+
+    row: int
+    item: int
+    line: int
+    column: str
+    student: str
+    name: str
+    question: str
+    text: str | None
+    raw: str = ""
+    mark: float | None = None
+    full_mark: float | None = None
+    verdicts: Mapping[int, bool] | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where its mark goes."""
+        return self.row, self.item
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row that was left out, and why."""
+
+    line: int
+    student: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """The answers in the order of the file, those of a row from left to right."""
+
+    answers: tuple[Answer, ...]
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def class_from(upload: Upload, columns: Columns, questions: Sequence[Question]) -> Class:
+    """The answers of a file; where rows don't name their question, they answer the only one.
+
+    Raises:
+        DataError: a column is missing or can't be told, or a cell is wrong.
+    """
+    items = _matched(upload, columns, questions)
+    columns = replace(columns, items=items)
+    check_cells(upload, columns)
+    by_code = {question.code.casefold(): question for question in questions}
+    by_text = {comparable(question.text): question.code for question in questions}
+    answers: list[Answer] = []
+    skipped: list[Skipped] = []
+    for row_number, row in upload.body:
+        student, name = _who(row, columns)
+        if reason := _reason(row, upload, columns):
+            skipped.append(Skipped(row.line, student, reason))
+            continue
+        for item_number, item in enumerate(items):
+            code = item.question
+            if not code and columns.code is not None:
+                code = _code(upload, row, columns.code, by_code)
+            elif not code and item.text is not None and item.answer is not None:
+                code = by_text.get(comparable(row[item.text]), "")
+                if not code:
+                    raise upload.fault("is the text of none of the questions", row, item.text)
+            answers.append(
+                _answer(
+                    upload, row, (row_number, item_number), item, (student, name), by_code, code
+                )
+            )
+            if answers[-1].text is None and answers[-1].mark is None:
+                answers.pop()
+    if not answers:
+        raise upload.fault("holds no answers below its headers")
+    return Class(tuple(answers), tuple(skipped), (*_left_out(skipped), *_twice(answers)))
+
+
+def wire(klass: Class, questions: Sequence[Question]) -> dict[str, Any]:
+    """The fields `questions` and `answers` of `POST /jobs`, as plain JSON values.
+
+    Raises:
+        DataError: the file has marks only.
+    """
+    sent = []
+    for answer in klass.answers:
+        if answer.text is None:
+            raise DataError("the file has marks and no answers: there is nothing to grade")
+        entry: dict[str, Any] = {
+            "student": answer.student,
+            "name": answer.name,
+            "question": answer.question,
+            "text": answer.text,
+            "source": {
+                "row": answer.row,
+                "item": answer.item,
+                "line": answer.line,
+                "column": answer.column,
+            },
+        }
+        if answer.verdicts is not None:
+            entry["verdicts"] = {str(point): held for point, held in answer.verdicts.items()}
+        sent.append(entry)
+    return {"questions": [question_body(question) for question in questions], "answers": sent}
+
+
+def _matched(upload: Upload, columns: Columns, questions: Sequence[Question]) -> tuple[Item, ...]:
+    """The items with the codes of their questions, empty where each row names its own."""
+    if "answer" in upload.unclear and not any(i.answer is not None for i in columns.items):
+        raise upload.undecided("answer")
+    if not any(i.answer is not None or i.mark is not None or i.points for i in columns.items):
+        raise upload.missing("answer", "is missing: no column is taken for answers")
+    asked = columns.items
+    codes = {question.code.casefold(): question.code for question in questions}
+    if not codes:
+        raise DataError("there are no questions yet", file=upload.file)
+    if len(asked) == 1 and not asked[0].question:
+        by_text = asked[0].text is not None and len(questions) > 1
+        if columns.code is not None or by_text:
+            return asked
+        if "code" in upload.unclear:
+            raise upload.undecided("code")
+        if len(questions) > 1:
+            raise upload.missing(
+                "question_code",
+                f"is missing: there are {len(questions)} questions, and no column says which one "
+                "an answer belongs to",
+            )
+        return (replace(asked[0], question=questions[0].code),)
+    return _by_key(upload, asked, codes, questions)
+
+
+def _by_key(
+    upload: Upload, asked: tuple[Item, ...], codes: Mapping[str, str], questions: Sequence[Question]
+) -> tuple[Item, ...]:
+    found = []
+    for item in asked:
+        digits = names.numbered(item.key)[1]
+        tries = [item.question] if item.question else [item.key, digits, f"q{digits}"]
+        code = next((codes[t.casefold()] for t in tries if t and t.casefold() in codes), "")
+        found.append(code)
+    if not all(found) and not any(found) and len(asked) == len(questions):
+        found = [question.code for question in questions]  # by order
+    for item, code in zip(asked, found, strict=True):
+        if not code:
+            place = item.answer if item.answer is not None else item.mark
+            raise upload.fault(
+                f"can't be matched with a question: there are {listed(list(codes.values()))}. Say "
+                "which one it is",
+                place=place,
+            )
+    return tuple(replace(item, question=code) for item, code in zip(asked, found, strict=True))
+
+
+def _who(row: Row, columns: Columns) -> tuple[str, str]:
+    """Id and name; without an id, the name or else the line stands for it."""
+    name = " ".join(row[place].strip() for place in columns.names if row[place].strip())
+    given = row[columns.student].strip() if columns.student is not None else ""
+    return given or name or f"line {row.line}", name
+
+
+def _reason(row: Row, upload: Upload, columns: Columns) -> str:
+    """Why a row is no answer to grade; empty if it is one."""
+
+    def cell(place: int | None) -> str | None:
+        return None if place is None else row[place].strip()
+
+    changeable, completed, state = map(cell, (columns.changeable, columns.completed, columns.state))
+    if changeable is not None and names.is_one(changeable, names.LOCKED):
+        return "the platform takes no mark for it any more"
+    texts = [row[item.answer].strip() for item in columns.items if item.answer is not None]
+    if upload.kind is Kind.MOODLE_WORKSHEET:
+        blank = completed is not None and completed in names.NOTHING and not any(texts)
+        return "nothing was handed in" if blank else ""
+    if state is None or names.is_one(state, names.FINISHED):
+        return ""
+    if names.is_one(state, names.UNFINISHED):
+        return "the attempt is not finished"
+    if upload.kind is not Kind.MOODLE_RESPONSES:
+        return ""
+    return "the attempt is not finished" if completed in names.NOTHING or not state else ""
+
+
+def _code(upload: Upload, row: Row, place: int, by_code: Mapping[str, Question]) -> str:
+    given = row[place].strip()
+    if not given:
+        raise upload.fault("is empty; it has to name the question", row, place)
+    if (question := by_code.get(given.casefold())) is None:
+        known = listed([q.code for q in by_code.values()])
+        raise upload.fault(f"{shown(given)} is no question; there are {known}", row, place)
+    return question.code
+
+
+def _answer(
+    upload: Upload,
+    row: Row,
+    at: tuple[int, int],
+    item: Item,
+    who: tuple[str, str],
+    by_code: Mapping[str, Question],
+    code: str,
+) -> Answer:
+    raw = row[item.answer] if item.answer is not None else ""
+    text = None
+    if item.answer is not None:
+        text = raw if len(raw) > MAX_RAW else _read(raw, item, upload)
+    if text is not None and len(text) > MAX_TEXT:
+        raise upload.fault(
+            f"is {len(text):,} characters long; an answer has at most {MAX_TEXT:,}",
+            row,
+            item.answer,
+        )
+    mark, full, verdicts = _marked(upload, row, item, by_code.get(code.casefold()))
+    heading = item.answer if item.answer is not None else item.mark
+    column = item.key if heading is None else upload.title(heading)
+    return Answer(
+        *at, row.line, column, *who, code, text, raw, mark=mark, full_mark=full, verdicts=verdicts
+    )
+
+
+def _marked(
+    upload: Upload, row: Row, item: Item, question: Question | None
+) -> tuple[float | None, float | None, dict[int, bool] | None]:
+    """A person's mark, the most there is, and the verdicts, as far as the row has them."""
+    cell = row[item.mark] if item.mark is not None else ""
+    full = number(row[item.full_mark]) if item.full_mark is not None else item.worth
+    wanted = [point.id for point in question.points] if question else []
+    verdicts = {int(i): held.casefold() == "true" for i, held in _VERDICT.findall(cell)}
+    if item.points:
+        said = [row[place].strip().casefold() for place in item.points]
+        verdicts = {i: held == "true" for i, held in enumerate(said, start=1) if held}
+    if total := _OUT_OF.match(cell):
+        return number(total[1]), number(total[2]), verdicts if sorted(verdicts) == wanted else None
+    return number(cell), full, verdicts if verdicts and sorted(verdicts) == wanted else None
+
+
+def _read(raw: str, item: Item, upload: Upload) -> str:
+    """A cell as the text that is graded."""
+    if item.form == "html":
+        return html_text(raw)
+    if item.form == "ora2":
+        return ora2_text(raw)
+    if upload.kind is Kind.MOODLE_RESPONSES and raw.strip() == "-":
+        return ""  # Moodle's word for no answer
+    return raw
+
+
+def _left_out(skipped: Sequence[Skipped]) -> list[str]:
+    """How many rows are not graded for each reason, and in which lines."""
+    lines: dict[str, list[str]] = {}
+    for entry in skipped:
+        lines.setdefault(entry.reason, []).append(str(entry.line))
+    return [
+        f"{len(at)} left out because {reason}: line {', '.join(at[:12])}{' …' if at[12:] else ''}"
+        for reason, at in lines.items()
+    ]
+
+
+def _twice(answers: Sequence[Answer]) -> list[str]:
+    """Students with several answers to one question: attempts, or rows that were pasted twice."""
+    counts = Counter((a.student, a.question) for a in answers)
+    several = {student for (student, _), count in counts.items() if count > 1}
+    if not several:
+        return []
+    said = f"{len(several)} students have more than one answer to a question; each one is graded"
+    return [f"{said}: {listed(sorted(several))}"]
