@@ -49,11 +49,30 @@ class HubTokenizer:
         self._plain: Backend = Backend.from_str(json.dumps(description))
 
     @classmethod
-    def from_folder(cls, folder: Path | str) -> HubTokenizer:
-        """Load the tokenizer of a model folder; imports transformers."""
+    def from_folder(cls, folder: Path | str, *, trust_code: bool = False) -> HubTokenizer:
+        """Load the tokenizer of a model folder; imports transformers.
+
+        Args:
+            trust_code: whether code that lies in the folder may run, as some tokenizers need.
+
+        Raises:
+            InputError: the folder's tokenizer is code, which is not trusted.
+        """
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(str(folder), local_files_only=True))
+        try:
+            return cls(
+                AutoTokenizer.from_pretrained(
+                    str(folder), local_files_only=True, trust_remote_code=trust_code
+                )
+            )
+        except ValueError as error:
+            if trust_code or "trust_remote_code" not in str(error):
+                raise
+            raise InputError(
+                f"the tokenizer in {Path(folder).name} is code of the model's publisher; read it, "
+                "then start the server with --trust-remote-code"
+            ) from error
 
     @property
     def control_ids(self) -> frozenset[int]:

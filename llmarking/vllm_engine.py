@@ -115,7 +115,9 @@ class VLLMEngine:
             context=self._context,
             tensor_parallel=self._tensor_parallel,
         )
-        self._tokenizer = HubTokenizer.from_folder(self._folder)
+        self._tokenizer = HubTokenizer.from_folder(
+            self._folder, trust_code=arguments.trust_remote_code
+        )
         engine = AsyncLLM.from_engine_args(arguments)
         config = engine.vllm_config
         self._reads_prompt = bool(getattr(config, "use_v2_model_runner", False))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -290,3 +292,36 @@ def test_a_model_without_a_chat_template_gets_the_turns_as_paragraphs() -> None:
 def test_models_that_think_first_are_told_not_to() -> None:
     template = "{{ 'no thinking' if enable_thinking is false else 'thinking' }}"
     assert with_template(template).render_chat([USER]) == "no thinking"
+
+
+def test_a_tokenizer_that_is_code_runs_only_where_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder may name a class of its own; without trust the error says what to do."""
+    from transformers import dynamic_module_utils, utils
+
+    modules = tmp_path / "modules"
+    for owner in (dynamic_module_utils, utils.hub):
+        if hasattr(owner, "HF_MODULES_CACHE"):
+            monkeypatch.setattr(owner, "HF_MODULES_CACHE", str(modules))
+    monkeypatch.syspath_prepend(str(modules))
+    folder = tmp_path / "model"
+    byte_level()._tokenizer.save_pretrained(str(folder))
+    (folder / "config.json").write_text('{"model_type": "own"}', encoding="utf-8")
+    (folder / "tokenization_own.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\n\n\n"
+        "class OwnTokenizer(PreTrainedTokenizerFast):\n    pass\n",
+        encoding="utf-8",
+    )
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {
+        "tokenizer_class": "OwnTokenizer",
+        "auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]},
+    }
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(InputError, match="--trust-remote-code"):
+        HubTokenizer.from_folder(folder)
+    own = HubTokenizer.from_folder(folder, trust_code=True)
+    assert type(own._tokenizer).__name__ == "OwnTokenizer"
+    assert own.control_ids.isdisjoint(own.encode_plain("<|im_end|> said the student"))
