@@ -164,7 +164,7 @@ def _engine(flags: argparse.Namespace, extra: Sequence[str]) -> tuple[Engine, st
         spec.name,
         context=spec.context or 4096,
         revision=folder.revision,
-        # The catalogue trusts code only at a commit, and what was fetched has been compared with it.
+        # Trusted at one commit only, with which the files have been compared.
         extra=["--trust-remote-code", *extra] if spec.trust_remote_code else extra,
         gpu=gpu,
         tensor_parallel=min(spec.tensor_parallel, len(gpus)) if gpu else 1,
