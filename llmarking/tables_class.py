@@ -215,13 +215,11 @@ def _reason(row: Row, upload: Upload, columns: Columns) -> str:
     if upload.kind is Kind.MOODLE_WORKSHEET:
         blank = completed is not None and completed in names.NOTHING and not any(texts)
         return "nothing was handed in" if blank else ""
-    if state is None or names.is_one(state, names.FINISHED):
-        return ""
-    if names.is_one(state, names.UNFINISHED):
-        return "the attempt is not finished"
-    if upload.kind is not Kind.MOODLE_RESPONSES:
-        return ""
-    return "the attempt is not finished" if completed in names.NOTHING or not state else ""
+    unfinished = names.is_one(state or "", names.UNFINISHED)
+    if upload.kind is Kind.MOODLE_RESPONSES and not names.is_one(state or "", names.FINISHED):
+        # A state in another language: an attempt that has no end is not finished.
+        unfinished = unfinished or completed in names.NOTHING or state == ""
+    return "the attempt is not finished" if unfinished else ""
 
 
 def _code(upload: Upload, row: Row, place: int, by_code: Mapping[str, Question]) -> str:

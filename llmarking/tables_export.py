@@ -110,6 +110,9 @@ def export(
         comment = _safe(given.feedback)
         if upload.kind is Kind.MOODLE_WORKSHEET:
             comment = html.escape(comment, quote=False)  # Moodle reads comments as HTML
+        if isinstance(slot.mark, int) and not _free(row[slot.mark], overwrite=overwrite):
+            kept.append(str(row.line))
+            continue  # our words would be about another mark
         for target, text in ((slot.mark, value), (slot.feedback, comment)):
             if target is None or text == "":
                 continue
@@ -117,7 +120,7 @@ def export(
                 added[target][at] = text
             elif _free(row[target], overwrite=overwrite):
                 cells[at, target] = text
-            elif row[target].strip() != str(text).strip():
+            else:
                 kept.append(str(row.line))
     changes = Changes(cells, tuple(added.items()) if marks else ())
     notes = [*_notes(upload, kept, unscaled)]
@@ -218,7 +221,7 @@ def _safe(text: str) -> str:
 def _notes(upload: Upload, kept: list[str], unscaled: list[str]) -> Iterator[str]:
     if kept:
         lines = listed_lines(kept)
-        yield f"what a person had written was kept in line {lines}; export again to replace it"
+        yield f"what a person had written was kept: line {lines}"
     if unscaled:
         lines = listed_lines(unscaled)
         yield f"the platform grades line {lines} by a scale of words, which is left to you"

@@ -11,7 +11,9 @@ from llmarking.datasets_contents import number
 from llmarking.datasets_tables import comparable
 from llmarking.tables_columns import Columns, Item, Kind
 from llmarking.tables_grid import Row
-from llmarking.tables_guess import PEEK, Guess, asked_in, only, people
+from llmarking.tables_guess import NO_IMPORT, PEEK, Guess, asked_in, only, people
+
+_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
 
 
 def worksheet(headers: Sequence[str], rows: Sequence[Row]) -> Guess | None:
@@ -72,7 +74,7 @@ def quiz(headers: Sequence[str], rows: Sequence[Row]) -> Guess | None:
     if len(totals) != 1:
         return None
     who = replace(
-        people(headers),
+        _attempts(people(headers), rows, totals[0]),
         state=names.first(headers, names.STATE),
         completed=names.first(headers, names.COMPLETED),
     )
@@ -88,7 +90,18 @@ def quiz(headers: Sequence[str], rows: Sequence[Row]) -> Guess | None:
         return None
     if who.completed is None:
         who = replace(who, completed=_handed_in(rows, totals[0]))
-    return Guess(Kind.MOODLE_RESPONSES, replace(who, items=asked))
+    return Guess(Kind.MOODLE_RESPONSES, replace(who, items=asked), notes=(NO_IMPORT,))
+
+
+def _attempts(who: Columns, rows: Sequence[Row], total: int) -> Columns:
+    """Whose attempts they are: the address, and before it surname and first name."""
+    addressed = range(total)
+    if who.student is None:
+        found = (p for p in addressed if only(rows, p, lambda cell: bool(_EMAIL.fullmatch(cell))))
+        who = replace(who, student=next(found, None))
+    if not who.names and who.student is not None and who.student >= 2:
+        who = replace(who, names=(1, 0))
+    return who
 
 
 def _averages(rows: Sequence[Row], who: Columns) -> frozenset[int]:

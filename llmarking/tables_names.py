@@ -25,12 +25,16 @@ ANSWER = (
     *("StudentAns", "StudentAns1", "student answer", "stu_answer", "answer", "response"),
     *("online text", "学生答案", "答案", "回答", "antwort", "réponse", "respuesta", "risposta"),
 )
-MARK = ("manual_score", "grade", "score", "mark", "marks", "得分", "成绩", "分数")
+MARK = (
+    *("manual_score", "grade", "score", "mark", "marks", "得分", "成绩", "分数"),
+    *("punkte", "bewertung", "calificación", "puntuación", "nota"),
+)
 FEEDBACK = ("feedback comments", "feedback", "comment", "comments", "评语", "反馈")
 # The first one that a file has is taken.
 STUDENT = (
     *("student id", "student number", "sid", "学号", "学生编号", "id number", "idnumber"),
     *("matrikelnummer", "identifier", "username", "user name", "user id", "sis user id"),
+    *("sis login id", "login id", "integration id"),
     *("anonymized student id", "id", "email address", "email", "e-mail-adresse", "电子邮件地址"),
     *("adresse de courriel", "dirección de correo", "student", "submission id"),
 )

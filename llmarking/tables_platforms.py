@@ -11,7 +11,7 @@ from llmarking.datasets_contents import number
 from llmarking.datasets_tables import comparable
 from llmarking.tables_columns import Columns, Item, Kind
 from llmarking.tables_grid import Row
-from llmarking.tables_guess import Guess, only, people
+from llmarking.tables_guess import NO_IMPORT, Guess, only, people
 
 _BOOLEANS = {"true", "false"}
 
@@ -138,7 +138,8 @@ def ora2(headers: Sequence[str], rows: Sequence[Row]) -> Guess | None:
         form="ora2",
     )
     student = names.first(headers, ("username", "anonymized student id"))
-    return Guess(Kind.ORA2, Columns(student=student, code=code, items=(item,)))
+    columns = Columns(student=student, code=code, items=(item,))
+    return Guess(Kind.ORA2, columns, notes=(NO_IMPORT,))
 
 
 def _repeats(rows: Sequence[Row], place: int) -> bool:

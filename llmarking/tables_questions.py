@@ -80,6 +80,8 @@ def questions_from(upload: Upload, columns: Columns) -> tuple[Draft, ...]:
         return _by_row(upload, columns, by_row[0])
     if "reference" in upload.unclear and not any(item.answer for item in columns.items):
         raise upload.undecided("reference")
+    if columns.code is not None and columns.items:
+        return _by_code(upload, columns.code, columns.items[0])
     drafts = tuple(_by_item(upload, item, n) for n, item in enumerate(columns.items, start=1))
     if not drafts:
         raise upload.missing("reference_answer")
@@ -144,6 +146,21 @@ def _with_examples(upload: Upload, row: Row, draft: Draft) -> Draft:
         datasets_original.example(record, name, question.points, []) for name in filled
     )
     return replace(draft, examples=examples)
+
+
+def _by_code(upload: Upload, place: int, item: Item) -> tuple[Draft, ...]:
+    """The questions that the rows of answers name, with what the first row of each says of it."""
+    found: dict[str, Draft] = {}
+    for _, row in upload.body:
+        code = row[place].strip()
+        if code and code.casefold() not in found:
+            text = row[item.text].strip() if item.text is not None else ""
+            worth = number(row[item.full_mark]) if item.full_mark is not None else item.worth
+            reference = row[item.reference].strip() if item.reference is not None else ""
+            found[code.casefold()] = Draft(
+                code, text, reference, worth or None, file=upload.file, line=row.line
+            )
+    return tuple(found.values())
 
 
 def _by_item(upload: Upload, item: Item, count: int) -> Draft:
