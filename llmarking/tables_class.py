@@ -23,6 +23,7 @@ from llmarking.tables_columns import Columns, Item, Kind, Upload, check_cells, l
 from llmarking.tables_content import html_text, ora2_text
 from llmarking.tables_grid import Row
 
+MAX_NAME = 500
 MAX_RAW = 5 * MAX_TEXT  # HTML is longer than its text
 
 _VERDICT = re.compile(r"<\s*Point\s*(\d{1,4})\s*:\s*(True|False)\s*>", re.IGNORECASE)
@@ -87,33 +88,26 @@ def class_from(upload: Upload, columns: Columns, questions: Sequence[Question]) 
     Raises:
         DataError: a column is missing or can't be told, or a cell is wrong.
     """
-    items = _matched(upload, columns, questions)
-    columns = replace(columns, items=items)
     check_cells(upload, columns)
-    by_code = {question.code.casefold(): question for question in questions}
-    by_text = {comparable(question.text): question.code for question in questions}
+    items = _matched(upload, columns, questions)
+    reader = _Reader(
+        upload,
+        replace(columns, items=items),
+        upload.headers,
+        {question.code.casefold(): question for question in questions},
+        {comparable(question.text): question.code for question in questions},
+    )
     answers: list[Answer] = []
     skipped: list[Skipped] = []
-    for row_number, row in upload.body:
-        student, name = _who(row, columns)
-        if reason := _reason(row, upload, columns):
-            skipped.append(Skipped(row.line, student, reason))
+    for number_of_row, row in upload.body:
+        who = _who(row, columns)
+        if reason := reader.reason(row):
+            skipped.append(Skipped(row.line, who[0], reason))
             continue
-        for item_number, item in enumerate(items):
-            code = item.question
-            if not code and columns.code is not None:
-                code = _code(upload, row, columns.code, by_code)
-            elif not code and item.text is not None and item.answer is not None:
-                code = by_text.get(comparable(row[item.text]), "")
-                if not code:
-                    raise upload.fault("is the text of none of the questions", row, item.text)
-            answers.append(
-                _answer(
-                    upload, row, (row_number, item_number), item, (student, name), by_code, code
-                )
-            )
-            if answers[-1].text is None and answers[-1].mark is None:
-                answers.pop()
+        for number_of_item in range(len(items)):
+            answer = reader.answer(row, (number_of_row, number_of_item), who)
+            if answer.text is not None or answer.mark is not None:
+                answers.append(answer)
     if not answers:
         raise upload.fault("holds no answers below its headers")
     return Class(tuple(answers), tuple(skipped), (*_left_out(skipped), *_twice(answers)))
@@ -202,88 +196,100 @@ def _who(row: Row, columns: Columns) -> tuple[str, str]:
     return given or name or f"line {row.line}", name
 
 
-def _reason(row: Row, upload: Upload, columns: Columns) -> str:
-    """Why a row is no answer to grade; empty if it is one."""
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads the rows of one file."""
 
-    def cell(place: int | None) -> str | None:
-        return None if place is None else row[place].strip()
+    upload: Upload
+    columns: Columns
+    titles: list[str]
+    by_code: Mapping[str, Question]
+    by_text: Mapping[str, str]
 
-    changeable, completed, state = map(cell, (columns.changeable, columns.completed, columns.state))
-    if changeable is not None and names.is_one(changeable, names.LOCKED):
-        return "the platform takes no mark for it any more"
-    texts = [row[item.answer].strip() for item in columns.items if item.answer is not None]
-    if upload.kind is Kind.MOODLE_WORKSHEET:
-        blank = completed is not None and completed in names.NOTHING and not any(texts)
-        return "nothing was handed in" if blank else ""
-    unfinished = names.is_one(state or "", names.UNFINISHED)
-    if upload.kind is Kind.MOODLE_RESPONSES and not names.is_one(state or "", names.FINISHED):
-        # A state in another language: an attempt that has no end is not finished.
-        unfinished = unfinished or completed in names.NOTHING or state == ""
-    return "the attempt is not finished" if unfinished else ""
+    def reason(self, row: Row) -> str:
+        """Why a row is no answer to grade; empty if it is one."""
+        columns, kind = self.columns, self.upload.kind
 
+        def cell(place: int | None) -> str | None:
+            return None if place is None else row[place].strip()
 
-def _code(upload: Upload, row: Row, place: int, by_code: Mapping[str, Question]) -> str:
-    given = row[place].strip()
-    if not given:
-        raise upload.fault("is empty; it has to name the question", row, place)
-    if (question := by_code.get(given.casefold())) is None:
-        known = listed([q.code for q in by_code.values()])
-        raise upload.fault(f"{shown(given)} is no question; there are {known}", row, place)
-    return question.code
+        completed, state = cell(columns.completed), cell(columns.state)
+        if names.is_one(cell(columns.changeable) or "", names.LOCKED):
+            return "the platform takes no mark for it any more"
+        if kind is Kind.MOODLE_WORKSHEET:
+            texts = [row[item.answer].strip() for item in columns.items if item.answer is not None]
+            blank = completed is not None and completed in names.NOTHING and not any(texts)
+            return "nothing was handed in" if blank else ""
+        unfinished = names.is_one(state or "", names.UNFINISHED)
+        if kind is Kind.MOODLE_RESPONSES and not names.is_one(state or "", names.FINISHED):
+            # A state in another language: an attempt that has no end is not finished.
+            unfinished = unfinished or completed in names.NOTHING or state == ""
+        return "the attempt is not finished" if unfinished else ""
 
+    def answer(self, row: Row, at: tuple[int, int], who: tuple[str, str]) -> Answer:
+        """The answer in a row to the question of an item."""
+        item = self.columns.items[at[1]]
+        code = item.question or self._code(row, item)
+        raw, text = "", None
+        if item.answer is not None:
+            raw = row[item.answer]
+            text = raw if len(raw) > MAX_RAW else self._text(raw, item)
+            self._fits(row, item.answer, text, MAX_TEXT, "an answer")
+        for place, said in zip((self.columns.student, None), who, strict=True):
+            self._fits(row, place, said, MAX_NAME, "a student's id or name")
+        mark, full, verdicts = _marked(row, item, self.by_code.get(code.casefold()))
+        heading = item.answer if item.answer is not None else item.mark
+        column = item.key if heading is None else self.titles[heading]
+        return Answer(*at, row.line, column, *who, code, text, raw, mark, full, verdicts)
 
-def _answer(
-    upload: Upload,
-    row: Row,
-    at: tuple[int, int],
-    item: Item,
-    who: tuple[str, str],
-    by_code: Mapping[str, Question],
-    code: str,
-) -> Answer:
-    raw = row[item.answer] if item.answer is not None else ""
-    text = None
-    if item.answer is not None:
-        text = raw if len(raw) > MAX_RAW else _read(raw, item, upload)
-    if text is not None and len(text) > MAX_TEXT:
-        raise upload.fault(
-            f"is {len(text):,} characters long; an answer has at most {MAX_TEXT:,}",
-            row,
-            item.answer,
-        )
-    mark, full, verdicts = _marked(upload, row, item, by_code.get(code.casefold()))
-    heading = item.answer if item.answer is not None else item.mark
-    column = item.key if heading is None else upload.title(heading)
-    return Answer(
-        *at, row.line, column, *who, code, text, raw, mark=mark, full_mark=full, verdicts=verdicts
-    )
+    def _code(self, row: Row, item: Item) -> str:
+        """The question that a row names by its code, or by its text."""
+        upload, place = self.upload, self.columns.code
+        if place is None:
+            assert item.text is not None  # or it would have been matched
+            if code := self.by_text.get(comparable(row[item.text]), ""):
+                return code
+            raise upload.fault("is the text of none of the questions", row, item.text)
+        given = row[place].strip()
+        if not given:
+            raise upload.fault("is empty; it has to name the question", row, place)
+        if (question := self.by_code.get(given.casefold())) is None:
+            known = listed([q.code for q in self.by_code.values()])
+            raise upload.fault(f"{shown(given)} is no question; there are {known}", row, place)
+        return question.code
+
+    def _text(self, raw: str, item: Item) -> str:
+        """A cell as the text that is graded."""
+        if item.form == "html":
+            return html_text(raw)
+        if item.form == "ora2":
+            return ora2_text(raw)
+        if self.upload.kind is Kind.MOODLE_RESPONSES and raw.strip() == "-":
+            return ""  # Moodle's word for no answer
+        return raw
+
+    def _fits(self, row: Row, place: int | None, text: str, limit: int, what: str) -> None:
+        if len(text) > limit:
+            message = f"is {len(text):,} characters long; {what} has at most {limit:,}"
+            raise self.upload.fault(message, row, place)
 
 
 def _marked(
-    upload: Upload, row: Row, item: Item, question: Question | None
+    row: Row, item: Item, question: Question | None
 ) -> tuple[float | None, float | None, dict[int, bool] | None]:
     """A person's mark, the most there is, and the verdicts, as far as the row has them."""
     cell = row[item.mark] if item.mark is not None else ""
     full = number(row[item.full_mark]) if item.full_mark is not None else item.worth
-    wanted = [point.id for point in question.points] if question else []
-    verdicts = {int(i): held.casefold() == "true" for i, held in _VERDICT.findall(cell)}
     if item.points:
         said = [row[place].strip().casefold() for place in item.points]
         verdicts = {i: held == "true" for i, held in enumerate(said, start=1) if held}
+    else:
+        verdicts = {int(i): held.casefold() == "true" for i, held in _VERDICT.findall(cell)}
+    wanted = [point.id for point in question.points] if question else []
+    known = verdicts if verdicts and sorted(verdicts) == wanted else None
     if total := _OUT_OF.match(cell):
-        return number(total[1]), number(total[2]), verdicts if sorted(verdicts) == wanted else None
-    return number(cell), full, verdicts if verdicts and sorted(verdicts) == wanted else None
-
-
-def _read(raw: str, item: Item, upload: Upload) -> str:
-    """A cell as the text that is graded."""
-    if item.form == "html":
-        return html_text(raw)
-    if item.form == "ora2":
-        return ora2_text(raw)
-    if upload.kind is Kind.MOODLE_RESPONSES and raw.strip() == "-":
-        return ""  # Moodle's word for no answer
-    return raw
+        return number(total[1]), number(total[2]), known
+    return number(cell), full, known
 
 
 def _left_out(skipped: Sequence[Skipped]) -> list[str]:

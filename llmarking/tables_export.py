@@ -97,13 +97,14 @@ def export(
         for title in (slot.mark, slot.feedback)
         if isinstance(title, str)
     }
+    original = [_is_original(upload, slot) for slot in slots]
     kept: list[str] = []
     unscaled: list[str] = []
     for (at, index), given in sorted(marks.items()):
         if at not in rows or not 0 <= index < len(slots):
             raise DataError(f"has no place for a mark in row {at}, item {index}", file=upload.file)
         row, item, slot = rows[at], columns.items[index], slots[index]
-        value = _value(upload, row, item, slot, given)
+        value = _original(given) if original[index] else _value(upload, row, item, given)
         if value is None:
             unscaled.append(str(row.line))
             continue
@@ -186,11 +187,18 @@ def _numbered(title: str) -> Iterator[str]:
         yield f"{title} {n}"
 
 
-def _value(upload: Upload, row: Row, item: Item, slot: _Slot, given: Marking) -> str | float | None:
+def _is_original(upload: Upload, slot: _Slot) -> bool:
+    return isinstance(slot.mark, int) and comparable(upload.title(slot.mark)) == "manualscore"
+
+
+def _original(given: Marking) -> str:
+    """A mark with its verdicts, as the original writes it."""
+    verdicts = ",".join(f"<Point{i}:{held is True}>" for i, held in given.verdicts.items())
+    return f'{given.mark:g}/{given.full_mark:g} points\n"{verdicts}"'
+
+
+def _value(upload: Upload, row: Row, item: Item, given: Marking) -> str | float | None:
     """The mark as the file writes marks; None where the file has another scale than numbers."""
-    if isinstance(slot.mark, int) and comparable(upload.title(slot.mark)) == "manualscore":
-        verdicts = ",".join(f"<Point{i}:{held is True}>" for i, held in given.verdicts.items())
-        return f'{given.mark:g}/{given.full_mark:g} points\n"{verdicts}"'
     mark = round(given.mark, 6)
     if upload.kind in FILLED_ONLY:
         most = item.worth

@@ -7,6 +7,7 @@ what a column is, `tables_formats` goes by that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from llmarking.datasets_contents import number
 from llmarking.datasets_tables import comparable
@@ -109,9 +110,14 @@ def first(headers: Sequence[str], names: Iterable[str]) -> int | None:
     return None
 
 
-def is_one(text: str, names: Iterable[str]) -> bool:
+def is_one(text: str, names: tuple[str, ...]) -> bool:
     """Whether the text is one of the names."""
-    return comparable(text) in {comparable(name) for name in names}
+    return bool(text) and comparable(text) in _compared(names)
+
+
+@cache
+def _compared(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(comparable, names))
 
 
 def series(headers: Sequence[str]) -> dict[str, dict[int, int]]:
