@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -88,6 +89,9 @@ def started(model: str, source: str, folder: Path | None = None) -> Iterator[Run
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"demo-server-{os.getpid()}.log"
     key = secrets.token_urlsafe(24)
+    # Another server may be using the user's own folder; this one has nothing to keep.
+    home = tempfile.TemporaryDirectory(prefix="llmarking-demo-")
+    own = {"LLMARKING_API_KEYS": key, "LLMARKING_HOME": home.name, "PYTHONUNBUFFERED": "1"}
     port = _free_port()
     command = [sys.executable, str(SERVER), "--model", model, "--source", source]
     command += ["--host", "127.0.0.1", "--port", str(port), "--drain-seconds", "2"]
@@ -99,7 +103,7 @@ def started(model: str, source: str, folder: Path | None = None) -> Iterator[Run
             stderr=subprocess.STDOUT,
             # A group of its own: Ctrl-C reaches us alone, and with the group go vLLM's workers.
             start_new_session=True,
-            env=os.environ | {"LLMARKING_API_KEYS": key, "PYTHONUNBUFFERED": "1"},
+            env=os.environ | own,
         )
     kept = False
     try:
@@ -109,6 +113,7 @@ def started(model: str, source: str, folder: Path | None = None) -> Iterator[Run
         raise
     finally:
         _stop(process)
+        home.cleanup()
         if not kept:
             log.unlink()
 

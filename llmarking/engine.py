@@ -10,12 +10,16 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import exp, log1p
 from typing import Any, Protocol
 
 from llmarking.domain import Completion, Generation, Message, Reading, Sampling
 from llmarking.errors import EngineDead, EngineError
+
+# Whether nobody waits for what this task asks of an engine: one with a queue may let others pass.
+in_background: ContextVar[bool] = ContextVar("in_background", default=False)
 
 
 class Tokenizer(Protocol):

@@ -57,13 +57,29 @@ EXPLANATION: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class GradeOptions:
-    """How to grade, apart from what."""
+    """How to grade, apart from what.
+
+    Attributes:
+        calibration: in place of the one that the server knows for the model, adapter and prompt.
+    """
 
     method: Literal["verdict", "prose"] = "verdict"
     shots: int = 0
     explain: bool = False
     risk: float | None = None
     adapter: str | None = None
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a grade depends on besides the question, the answer and the options."""
+
+    model: str
+    revision: str
+    adapter: str | None
+    prompt: str
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +212,7 @@ class Grader:
         for verdict in graded.grade.verdicts:
             yield PointDecided(verdict)
         if options.explain and options.method == "verdict":
-            bar = self._bar(self._calibration(graded.prompt_version, graded.adapter), options.risk)
+            bar = self._bar(self.setup(options).calibration, options.risk)
             explaining = [
                 asyncio.ensure_future(self._explain(question, screening.text, verdict, bar))
                 for verdict in graded.grade.verdicts
@@ -228,6 +244,17 @@ class Grader:
             )
         yield graded
 
+    def setup(self, options: GradeOptions) -> Setup:
+        """What a grade with these options would depend on besides them."""
+        info = self._engine.info
+        template = Template(options.method, options.shots, self._version[options.method])
+        verdicts = options.method == "verdict"
+        adapter = options.adapter or (self._default_adapter if verdicts else None)
+        calibration = options.calibration or self._calibration(template.name, adapter)
+        return Setup(
+            info.model, info.revision, adapter, template.name, calibration if verdicts else None
+        )
+
     def calibration_for(self, shots: int, adapter: str | None) -> Calibration | None:
         """The calibration that a grade with these options would use."""
         template = Template("verdict", shots, self._version["verdict"])
@@ -244,9 +271,9 @@ class Grader:
     async def _verdicts(
         self, question: Question, screening: Screening, options: GradeOptions
     ) -> Graded:
-        adapter = options.adapter or self._default_adapter
+        setup = self.setup(options)
+        adapter, calibration = setup.adapter, setup.calibration
         template = Template("verdict", options.shots, self._version["verdict"])
-        calibration = self._calibration(template.name, adapter)
         bar = self._bar(calibration, options.risk)
         shots = options.shots
         if Flag.EMPTY in screening.flags and not any(c.isalnum() for c in screening.text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -112,8 +113,8 @@ class JobRequest(Sent):
             ("answers: the id", [answer.id for answer in self.answers if answer.id is not None]),
             ("answer_ids:", self.answer_ids),
         ):
-            if len(set(given)) != len(given):
-                twice = next(each for each in given if given.count(each) > 1)
+            twice, times = Counter(given).most_common(1)[0] if given else ("", 0)
+            if times > 1:
                 raise ValueError(f"{name} {twice[:100]!r} is there twice")
         return self
 

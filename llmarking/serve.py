@@ -69,6 +69,26 @@ def parser() -> argparse.ArgumentParser:
         help="answers accepted and unfinished before 429 (default: %(default)s)",
     )
     p.add_argument(
+        "--database-url",
+        metavar="URL",
+        help="where classes and marks are kept: sqlite:///FILE or postgresql://USER@HOST/NAME "
+        "(also LLMARKING_DATABASE_URL; default: llmarking.db in LLMARKING_HOME, "
+        "~/.local/share/llmarking)",
+    )
+    p.add_argument(
+        "--lease-seconds",
+        type=float,
+        default=defaults.lease_seconds,
+        help="after so long without a sign of life, another server takes over the answers that one "
+        "was grading for a class (default: %(default)g)",
+    )
+    p.add_argument(
+        "--job-concurrency",
+        type=int,
+        default=defaults.job_concurrency,
+        help="answers of classes in the engine at once, at most (default: %(default)s)",
+    )
+    p.add_argument(
         "--drain-seconds",
         type=int,
         default=defaults.drain_seconds,
@@ -115,6 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             max_queue=flags.max_queue,
             drain_seconds=flags.drain_seconds,
             default_adapter=default_adapter,
+            database_url=flags.database_url,
+            lease_seconds=flags.lease_seconds,
+            job_concurrency=flags.job_concurrency,
         )
     except InputError as error:
         print(f"vllm_server.py: {error}", file=sys.stderr)
@@ -184,6 +207,7 @@ async def serve(engine: Engine, settings: ServerSettings) -> int:
     import uvicorn
 
     from llmarking.server import create_app
+    from llmarking.store import open_store
 
     try:
         # Before the model is loaded: nobody waits a minute to hear that the port is taken.
@@ -194,6 +218,12 @@ async def serve(engine: Engine, settings: ServerSettings) -> int:
         reason = str(error.strerror).partition(" (")[0]
         print(f"vllm_server.py: can't listen on {where}: {reason}", file=sys.stderr)
         return 1
+    try:
+        store = open_store(settings.database_url)
+    except LLMarkingError as error:
+        listener.close()
+        print(f"vllm_server.py: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
     failed: list[str] = []
 
     def on_death(reason: str) -> None:
@@ -202,7 +232,7 @@ async def serve(engine: Engine, settings: ServerSettings) -> int:
             failed.append(reason)
         server.should_exit = True
 
-    app = create_app(engine, settings, on_death=on_death)
+    app = create_app(engine, settings, store, on_death=on_death)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -219,7 +249,11 @@ async def serve(engine: Engine, settings: ServerSettings) -> int:
     logging.getLogger("llmarking").info(
         "listening on http://%s:%d, loading %s", host, port, engine.info.model
     )
-    await server.serve(sockets=[listener])
+    app.state.stopping = lambda: server.should_exit
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        store.close()
     if failed:
         print(f"vllm_server.py: stopped because the engine failed: {failed[0]}", file=sys.stderr)
         return 1

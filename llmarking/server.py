@@ -18,6 +18,7 @@ from llmarking import (
     problems,
     server_grading,
     server_info,
+    server_jobs,
     server_openai,
     server_text,
 )
@@ -25,17 +26,20 @@ from llmarking.engine import Engine
 from llmarking.middleware import ApiKeys, BodyLimit, LastResort, RequestId
 from llmarking.service import Service
 from llmarking.settings import ServerSettings
+from llmarking.store import Store
 
 
 def create_app(
     engine: Engine,
     settings: ServerSettings | None = None,
+    store: Store | None = None,
     *,
     on_death: Callable[[str], None] = lambda reason: None,
 ) -> FastAPI:
     """The application around one engine.
 
     Args:
+        store: where classes are kept; without one, only single answers can be graded.
         on_death: called once with the reason when the engine can't be started or dies.
     """
     settings = settings or ServerSettings()
@@ -46,7 +50,8 @@ def create_app(
         # Loading takes minutes; the health checks answer meanwhile.
         watcher = asyncio.create_task(service.run())
         try:
-            yield
+            async with server_jobs.working(app):
+                yield
         finally:
             watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -63,7 +68,8 @@ def create_app(
         responses=apidocs.errors(401, 500),
     )
     app.state.service = service
-    for routes in (server_text, server_grading, server_info, server_openai):
+    app.state.store = store
+    for routes in (server_text, server_grading, server_info, server_jobs, server_openai):
         app.include_router(routes.router)
     apidocs.attach(app)
     problems.install(app)

@@ -82,10 +82,7 @@ async def _grade_events(
 
 
 def _grade_response(service: Service, graded: Graded, body: GradeRequest) -> GradeResponse:
-    service.graded.labels(method=body.method).inc()
-    for verdict in graded.grade.verdicts:
-        service.points.labels(outcome=verdict.outcome.value).inc()
-    service.count(graded.prompt_tokens, graded.cached_tokens)
+    service.count_graded(graded, body.method)
     return GradeResponse.of(
         graded.grade,
         model=service.engine.info.model,

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from llmarking.admission import Gate
 from llmarking.engine import Engine
 from llmarking.errors import EngineDead
-from llmarking.grading import Grader
+from llmarking.grading import Graded, Grader
 from llmarking.problems import type_and_place
 from llmarking.settings import ServerSettings
 
@@ -88,6 +88,13 @@ class Service:
         if self.grader is None or not self.ready.is_set():
             raise NotReady("the model is still being loaded; /health/ready tells when it is done")
         return self.grader
+
+    def count_graded(self, graded: Graded, method: str) -> None:
+        """Add a grade to the metrics."""
+        self.graded.labels(method=method).inc()
+        for verdict in graded.grade.verdicts:
+            self.points.labels(outcome=verdict.outcome.value).inc()
+        self.count(graded.prompt_tokens, graded.cached_tokens)
 
     def count(self, prompt_tokens: int, cached_tokens: int) -> None:
         """Add to the metrics what a request has read."""

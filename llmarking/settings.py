@@ -19,6 +19,9 @@ class ServerSettings:
         max_body: bytes of a request body.
         drain_seconds: how long running requests may take after SIGTERM.
         default_adapter: the adapter that grades where a request names none.
+        database_url: where courses, jobs and marks are kept; None is what the environment says.
+        lease_seconds: how long a block of answers belongs to a server that is not heard of.
+        job_concurrency: answers of jobs that may be in the engine at once.
     """
 
     host: str = "127.0.0.1"
@@ -28,12 +31,25 @@ class ServerSettings:
     max_body: int = 32 << 20
     drain_seconds: int = 30
     default_adapter: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    lease_seconds: float = 30.0
+    job_concurrency: int = 1024
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise InputError(f"--port {self.port}: a port is between 0 and 65535", field="port")
         if self.max_queue < 1:
             raise InputError(f"--max-queue {self.max_queue}: must be at least 1", field="max_queue")
+        if not 1 <= self.lease_seconds <= 3600:
+            raise InputError(
+                f"--lease-seconds {self.lease_seconds:g}: must be from 1 to 3600",
+                field="lease_seconds",
+            )
+        if self.job_concurrency < 1:
+            raise InputError(
+                f"--job-concurrency {self.job_concurrency}: must be at least 1",
+                field="job_concurrency",
+            )
         for key in self.api_keys:
             if len(key) < 8 or not key.isascii() or any(c.isspace() for c in key):
                 raise InputError(

@@ -68,6 +68,8 @@ def engine_arguments(
         "--enable-prefix-caching",
         # The model's own generation_config would change sampling defaults behind the caller's back.
         "--generation-config", "vllm",
+        # A class that is being graded lets everything that somebody waits for go first.
+        "--scheduling-policy", "priority",
     ]  # fmt: skip
     if gpu:
         defaults += ["--tensor-parallel-size", str(tensor_parallel)]

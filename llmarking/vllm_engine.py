@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from llmarking.domain import Completion, Generation, Reading, Sampling
-from llmarking.engine import EngineInfo
+from llmarking.engine import EngineInfo, in_background
 from llmarking.errors import EngineDead, EngineError, InputError, UnknownModelError
 from llmarking.tokenizing import HubTokenizer
 from llmarking.vllm_arguments import engine_arguments, prepare_environment
@@ -239,6 +239,7 @@ class VLLMEngine:
             params,
             request_id,
             lora_request=self._adapter(adapter),
+            priority=1 if in_background.get() else 0,
         )
         try:
             async for output in stream:

@@ -33,6 +33,13 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("busy")
 
 
+@pytest.fixture(autouse=True)
+def no_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that a test starts keep their classes in a folder of its own."""
+    monkeypatch.setenv("LLMARKING_HOME", str(tmp_path_factory.getbasetemp() / uuid.uuid4().hex))
+    monkeypatch.delenv("LLMARKING_DATABASE_URL", raising=False)
+
+
 class Address(str):
     """Base URL of a server in this process, with the service behind it."""
 
@@ -44,6 +51,7 @@ class Address(str):
 def serving(
     engine: Engine,
     settings: ServerSettings,
+    store: Store | None = None,
     *,
     on_death: Callable[[str], None] = lambda reason: None,
     loaded: bool = True,
@@ -54,7 +62,7 @@ def serving(
     """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    app = create_app(engine, settings, on_death=on_death)
+    app = create_app(engine, settings, store, on_death=on_death)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -89,6 +97,7 @@ def live_server_factory() -> Iterator[ServerFactory]:
 
         def start(
             engine: Engine | None = None,
+            store: Store | None = None,
             *,
             on_death: Callable[[str], None] = lambda reason: None,
             loaded: bool = True,
@@ -97,6 +106,7 @@ def live_server_factory() -> Iterator[ServerFactory]:
             server = serving(
                 engine or ScriptedEngine(),
                 ServerSettings(**settings),
+                store,
                 on_death=on_death,
                 loaded=loaded,
             )
@@ -106,10 +116,12 @@ def live_server_factory() -> Iterator[ServerFactory]:
 
 
 @pytest.fixture(scope="session")
-def shared_server() -> Iterator[Address]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     """Base URL of one server for all tests that leave nothing behind in it."""
-    with serving(ScriptedEngine(), ServerSettings()) as address:
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('shared') / 'llmarking.db'}")
+    with serving(ScriptedEngine(), ServerSettings(), store) as address:
         yield address
+    store.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ class Process:
     def __init__(self, command: Sequence[str], **environ: str) -> None:
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=os.environ | environ,
+            env=os.environ | {"LLMARKING_HOME": tempfile.mkdtemp()} | environ,
         )  # fmt: skip
         self.printed = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
