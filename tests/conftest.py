@@ -168,6 +168,14 @@ def new_database(postgresql: str) -> Iterator[Callable[[], str]]:
     engine.dispose()
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An open, empty store on SQLite."""
+    opened = open_store(f"sqlite:///{tmp_path / 'store' / 'llmarking.db'}")
+    yield opened
+    opened.close()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of an empty database, of each kind in turn."""

@@ -20,6 +20,7 @@ import pytest
 from conftest import ServerFactory
 
 from llmarking import serve
+from llmarking.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -208,7 +209,9 @@ def runnable() -> list[str]:
 
 
 @pytest.mark.parametrize("command", runnable())
-def test_commands_run(command: str, live_server_factory: ServerFactory, tmp_path: Path) -> None:
+def test_commands_run(
+    command: str, live_server_factory: ServerFactory, store: Store, tmp_path: Path
+) -> None:
     """They end well on the engine without a model; make's targets and the server's flags exist."""
     words = words_of(command)
     if words[0] == "make":
@@ -221,7 +224,7 @@ def test_commands_run(command: str, live_server_factory: ServerFactory, tmp_path
         _, extra = serve.parser().parse_known_args(given)
         assert {word for word in extra if word.startswith("-")} <= VLLM_FLAGS
         return
-    url = live_server_factory()
+    url = live_server_factory(store=store)
     if words[0] == "curl":
         if shutil.which("curl") is None:
             pytest.skip("no curl here")

@@ -8,7 +8,6 @@ import io
 import json
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -20,7 +19,7 @@ from conftest import Address, ServerFactory, wait_until
 from llmarking.domain import Reading
 from llmarking.engine import ScriptedEngine
 from llmarking.errors import EngineDead, EngineError
-from llmarking.store import Store, open_store
+from llmarking.store import Store
 from llmarking.store_schema import answers, blocks, events, job_answers, jobs, marks, students
 
 QUESTIONS = [
@@ -62,13 +61,6 @@ class Held(ScriptedEngine):
         while not self.go.is_set():  # noqa: ASYNC110 - it is set in another thread
             await asyncio.sleep(0.002)
         return await super().read(*args, **kwargs)
-
-
-@pytest.fixture
-def store(tmp_path: Any) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'llmarking.db'}")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
