@@ -89,6 +89,14 @@ def parser() -> argparse.ArgumentParser:
         help="answers of classes in the engine at once, at most (default: %(default)s)",
     )
     p.add_argument(
+        "--retention-days",
+        type=int,
+        default=defaults.retention_days,
+        metavar="DAYS",
+        help="a course that says nothing else is deleted so long after it was last used; 0 keeps "
+        "it for ever (default: %(default)s)",
+    )
+    p.add_argument(
         "--drain-seconds",
         type=int,
         default=defaults.drain_seconds,
@@ -138,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             database_url=flags.database_url,
             lease_seconds=flags.lease_seconds,
             job_concurrency=flags.job_concurrency,
+            retention_days=flags.retention_days,
         )
     except InputError as error:
         print(f"vllm_server.py: {error}", file=sys.stderr)

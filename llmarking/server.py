@@ -16,10 +16,13 @@ from llmarking import (
     __version__,
     apidocs,
     problems,
+    server_courses,
     server_grading,
     server_info,
     server_jobs,
     server_openai,
+    server_refits,
+    server_review,
     server_text,
 )
 from llmarking.engine import Engine
@@ -69,7 +72,16 @@ def create_app(
     )
     app.state.service = service
     app.state.store = store
-    for routes in (server_text, server_grading, server_info, server_jobs, server_openai):
+    for routes in (
+        server_text,
+        server_grading,
+        server_courses,
+        server_review,
+        server_refits,
+        server_jobs,
+        server_info,
+        server_openai,
+    ):
         app.include_router(routes.router)
     apidocs.attach(app)
     problems.install(app)

@@ -22,6 +22,8 @@ class ServerSettings:
         database_url: where courses, jobs and marks are kept; None is what the environment says.
         lease_seconds: how long a block of answers belongs to a server that is not heard of.
         job_concurrency: answers of jobs that may be in the engine at once.
+        retention_days: a course that says nothing else is deleted so long after it was last used; 0
+            keeps it for ever.
     """
 
     host: str = "127.0.0.1"
@@ -34,6 +36,7 @@ class ServerSettings:
     database_url: str | None = field(default=None, repr=False)
     lease_seconds: float = 30.0
     job_concurrency: int = 1024
+    retention_days: int = 365
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -49,6 +52,11 @@ class ServerSettings:
             raise InputError(
                 f"--job-concurrency {self.job_concurrency}: must be at least 1",
                 field="job_concurrency",
+            )
+        if not 0 <= self.retention_days <= 36_500:
+            raise InputError(
+                f"--retention-days {self.retention_days}: must be from 0 (for ever) to 36500",
+                field="retention_days",
             )
         for key in self.api_keys:
             if len(key) < 8 or not key.isascii() or any(c.isspace() for c in key):

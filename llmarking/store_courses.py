@@ -55,29 +55,48 @@ def require_course(tx: sa.Connection, course: str, *, lock: bool = False) -> sa.
 
 
 def put_questions(
-    tx: sa.Connection, course: str, given: Sequence[WireQuestion], *, actor: str = "api"
+    tx: sa.Connection,
+    course: str,
+    given: Sequence[WireQuestion],
+    *,
+    actor: str = "api",
+    active: bool = True,
 ) -> dict[str, str]:
     """Add questions, or new versions of those that have changed.
 
+    Args:
+        active: whether new versions count from now on, or are only tried out by a regrade.
+
     Returns:
-        the id of the version that counts from now on, by code.
+        the id of the version that has this content, by code.
 
     Raises:
         InputError: a question lacks its code, or its markup or examples are at fault.
     """
     known = newest_questions(tx, course)
+    highest = (
+        sa.select(questions.c.code, sa.func.max(questions.c.version).label("version"))
+        .where(questions.c.course_id == course)
+        .group_by(questions.c.code)
+    )
+    versions = {row.code: row.version for row in tx.execute(highest)}
     ids: dict[str, str] = {}
     position = max((row.position for row in known.values()), default=-1)
     for number, wire in enumerate(given):
         content = _content(wire, f"questions.{number}")
         code = storable(wire.code)
+        if wire.code in ids:
+            raise InputError(
+                f"questions.{number}.code: {wire.code!r} is there twice",
+                field=f"questions.{number}.code",
+            )
         before = known.get(code)
         if before is not None and before.content_hash == content["content_hash"]:
             ids[wire.code] = before.id
             continue
         position += before is None
         ids[wire.code] = new_id()
-        version = before.version + 1 if before is not None else 1
+        version = versions.get(code, 0) + 1
         tx.execute(
             sa.insert(questions).values(
                 id=ids[wire.code],
@@ -85,19 +104,21 @@ def put_questions(
                 code=code,
                 version=version,
                 position=position if before is None else before.position,
+                active=active,
                 **content,
             )
         )
         details = {"code": code, "version": version}
-        log_event(tx, course, actor, "question.put", ids[wire.code], details)
+        action = "question.put" if active else "question.tried"
+        log_event(tx, course, actor, action, ids[wire.code], details)
     return ids
 
 
 def newest_questions(tx: sa.Connection, course: str) -> dict[str, sa.Row[Any]]:
-    """The newest version of every question of a course, by code, in the order they came."""
+    """The version in use of every question of a course, by code, in the order they came."""
     found = tx.execute(
         sa.select(questions)
-        .where(questions.c.course_id == course)
+        .where(questions.c.course_id == course, questions.c.active)
         .order_by(questions.c.position, questions.c.version)
     )
     return {row.code: row for row in found}

@@ -4,8 +4,8 @@ Marks and events are only ever added to. What stands now is a pointer, `answers.
 that moves in the transaction that adds the mark. Times are seconds since 1970 in UTC, by the
 database's own clock (`clock()`), so that several servers agree on what has expired.
 
-Personal data: `students`, `answers.text`, `uploads.content`, and what teachers and students write
-in `marks.comment` and `contests.text`. All of it goes when its course or student does.
+Every table says in `info["pii"]` which of its columns hold personal data: who the student is, what
+she or her teacher wrote, who decided. All of it goes when its course or student does.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ courses = sa.Table(
     sa.Column("risk", sa.Double),
     sa.Column("default_adapter", sa.Text),
     sa.Column("released_at", _TIME),
+    info={"pii": ("name",)},
 )
 
 questions = sa.Table(
@@ -110,8 +111,11 @@ questions = sa.Table(
     sa.Column("examples", _JSON, nullable=False),
     # Of all that a grade may depend on: equal hashes, equal questions.
     sa.Column("content_hash", sa.String(64), nullable=False),
+    # Not the versions that a regrade is only trying out.
+    sa.Column("active", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("created_at", _TIME, nullable=False, default=clock()),
     sa.UniqueConstraint("course_id", "code", "version"),
+    info={"pii": ("examples",)},
 )
 
 students = sa.Table(
@@ -122,6 +126,7 @@ students = sa.Table(
     sa.Column("external_id", sa.Text, nullable=False),
     sa.Column("name", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("course_id", "external_id"),
+    info={"pii": ("external_id", "name")},
 )
 
 uploads = sa.Table(
@@ -135,6 +140,7 @@ uploads = sa.Table(
     sa.Column("mapping", _JSON),
     sa.Column("created_at", _TIME, nullable=False, default=clock()),
     sa.Index(None, "course_id"),
+    info={"pii": ("filename", "content", "mapping")},
 )
 
 answers = sa.Table(
@@ -158,6 +164,7 @@ answers = sa.Table(
     sa.UniqueConstraint("course_id", "position"),
     sa.Index(None, "course_id", "question_code", "text_key"),
     sa.Index(None, "student_id"),
+    info={"pii": ("external_id", "text", "source", "quality", "teacher_verdicts")},
 )
 
 jobs = sa.Table(
@@ -187,6 +194,7 @@ jobs = sa.Table(
     _one_of("proposal", "proposed", "applied", "discarded"),
     sa.Index(None, "course_id"),
     sa.Index(None, "state"),
+    info={"pii": ()},
 )
 
 blocks = sa.Table(
@@ -206,6 +214,7 @@ blocks = sa.Table(
     sa.Index(None, "job_id", "state", "seq"),
     sa.Index(None, "lease_owner"),
     sa.Index(None, "question_id"),
+    info={"pii": ()},
 )
 
 marks = sa.Table(
@@ -252,6 +261,7 @@ marks = sa.Table(
     sa.Index(None, "question_id"),
     sa.Index(None, "job_id"),
     sqlite_autoincrement=True,  # an id that was deleted is never given out again
+    info={"pii": ("verdicts", "author", "comment")},
 )
 
 job_answers = sa.Table(
@@ -271,6 +281,7 @@ job_answers = sa.Table(
     sa.Index(None, "block_id"),
     sa.Index(None, "answer_id"),
     sa.Index(None, "job_id", "graded_at"),
+    info={"pii": ()},
 )
 
 course_calibrations = sa.Table(
@@ -291,6 +302,7 @@ course_calibrations = sa.Table(
     sa.Column("applied_at", _TIME),
     _one_of("state", "proposed", "applied", "discarded"),
     sa.Index(None, "course_id"),
+    info={"pii": ()},
 )
 
 release_links = sa.Table(
@@ -303,6 +315,7 @@ release_links = sa.Table(
     sa.Column("revoked_at", _TIME),
     sa.Index(None, "course_id"),
     sa.Index(None, "student_id"),
+    info={"pii": ()},
 )
 
 contests = sa.Table(
@@ -310,7 +323,7 @@ contests = sa.Table(
     METADATA,
     sa.Column("id", _ID, primary_key=True),
     _within("answers", "answer_id"),
-    sa.Column("point_id", sa.Integer, nullable=False),
+    sa.Column("point_id", sa.Integer),  # the whole answer without one
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False, server_default="open"),
     sa.Column("created_at", _TIME, nullable=False, default=clock()),
@@ -319,6 +332,7 @@ contests = sa.Table(
     sa.Column("comment", sa.Text),
     _one_of("state", "open", "upheld", "changed"),
     sa.Index(None, "answer_id"),
+    info={"pii": ("text", "decided_by", "comment")},
 )
 
 events = sa.Table(
@@ -333,4 +347,5 @@ events = sa.Table(
     sa.Column("details", _JSON),  # never what a student wrote
     sa.Index(None, "course_id", "id"),
     sqlite_autoincrement=True,
+    info={"pii": ("actor",)},
 )
