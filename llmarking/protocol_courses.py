@@ -317,7 +317,7 @@ class RefitApplied(Wire):
 
 
 class RegradeRequest(Sent):
-    """Questions as they should be from now on. Without `dry_run` nothing can be asked for yet."""
+    """Questions as they should be from now on. It is always a trial first, so `dry_run` is true."""
 
     questions: Annotated[list[WireQuestion], Field(min_length=1, max_length=MAX_QUESTIONS)]
     dry_run: Literal[True] = True
@@ -337,11 +337,15 @@ class RegradeChange(Wire):
 
 
 class Regrade(Wire):
-    """A trial of other questions: who would change and by how much. Nothing is changed yet."""
+    """A trial of other questions: who would change and by how much.
+
+    `total` answers are to be read again, `touched` have marks that the change touches. Of the
+    marks that would be others, `kept_count` are a teacher's and stay. The id is that of a job, so
+    `/jobs/{id}/events` tells how far it is.
+    """
 
     id: str
     course: str
-    job: str | None
     state: Literal["reading", "proposed", "applied", "discarded"]
     questions: list[str]
     total: int

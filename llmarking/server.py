@@ -22,6 +22,7 @@ from llmarking import (
     server_jobs,
     server_openai,
     server_refits,
+    server_regrades,
     server_review,
     server_text,
 )
@@ -78,6 +79,7 @@ def create_app(
         server_courses,
         server_review,
         server_refits,
+        server_regrades,
         server_jobs,
         server_info,
         server_openai,

@@ -77,7 +77,7 @@ async def _work(app: FastAPI) -> None:
     await app.state.worker.run()
 
 
-def _wake(request: Request) -> None:
+def wake(request: Request) -> None:
     """Let the worker see at once what has changed."""
     worker: Worker | None = request.app.state.worker
     if worker is not None:
@@ -109,7 +109,7 @@ def post_job(
             f"there is no adapter {body.adapter!r}; known: {known}", field="adapter"
         )
     job, new = submit(store, body, idempotency_key, _configure(grader))
-    _wake(request)
+    wake(request)
     found = store_jobs.read_job(store, job)
     return JSONResponse(found.model_dump(mode="json"), 202 if new else 200)
 
@@ -158,7 +158,7 @@ def get_job(job: str, request: Request) -> Job:
 def pause_job(job: str, request: Request) -> Job:
     """Stop grading until it is resumed; what is in the engine is given up."""
     found = store_jobs.pause(store_of(request), job)
-    _wake(request)
+    wake(request)
     return found
 
 
@@ -166,7 +166,7 @@ def pause_job(job: str, request: Request) -> Job:
 def resume_job(job: str, request: Request) -> Job:
     """Go on with what was paused."""
     found = store_jobs.resume(store_of(request), job)
-    _wake(request)
+    wake(request)
     return found
 
 
@@ -174,7 +174,7 @@ def resume_job(job: str, request: Request) -> Job:
 def cancel_job(job: str, request: Request) -> Job:
     """End a job. The marks it has given stay."""
     found = store_jobs.cancel(store_of(request), job)
-    _wake(request)
+    wake(request)
     return found
 
 
