@@ -6,6 +6,8 @@ examples:
   python eval_short_batched.py -c EXAMPLE           grade all answers, ten at a time
   python eval_short_batched.py -c INT -n 2 -t 100   with three graded examples, faster
   python eval_short_batched.py -c INT --resume      go on with a run that was stopped
+  python eval_short_batched.py --compare results/INT/M/verdict-0-v1 results/INT/M/verdict-1-v1
+  python eval_short_batched.py --leaderboard        all runs in results beside each other
   python eval_short_batched.py -c EXAMPLE --url http://10.0.0.1:8000 --url http://10.0.0.2:8000
 """
 
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmarking import datasets
+from llmarking import datasets, leaderboard
 from llmarking.errors import InputError
 from llmarking.terminal import EXIT_CODES, ExitCode, Terminal, add_server_options, printable, run
 
@@ -64,11 +66,26 @@ def _parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--out", default="results", metavar="FOLDER", help="where it goes (default: results)"
     )
+    result.add_argument(
+        "--no-plots",
+        action="store_true",
+        help="neither plots nor an HTML page: quicker",
+    )
     result.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     result.add_argument(
         "--json", action="store_true",
         help="one JSON object on standard output, all else on standard error",
     )  # fmt: skip
+    kept = parser.add_argument_group("runs that are there")
+    kept.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="the differences of two runs' folders, paired",
+    )
+    kept.add_argument(
+        "--leaderboard", action="store_true", help="all runs below --out beside each other"
+    )
     add_server_options(parser)
     parser.add_argument(
         "--url", action="append",
@@ -89,18 +106,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     terminal = Terminal(color=not args.no_color)
-    if args.course is None and not args.list:
-        parser.error("-c COURSE is needed; --list shows the courses")
+    given = [args.course is not None, args.list, args.compare is not None, args.leaderboard]
+    if sum(given) != 1:
+        parser.error("one of -c COURSE, --list, --compare A B and --leaderboard is needed")
 
     def body() -> int:
         if args.list:
             _print_courses(terminal, datasets.available(args.data), as_json=args.json)
             return ExitCode.OK
+        if args.leaderboard:
+            return _leaderboard(terminal, Path(args.out), as_json=args.json)
         try:
             # Metrics need numpy and scikit-learn, which an install of the client alone lacks.
+            from llmarking import comparing
             from llmarking.evaluation import Evaluation, EvaluationSettings
         except ModuleNotFoundError as error:
             raise InputError(f"{error.name} is missing; pip install 'llmarking[eval]'") from None
+        if args.compare:
+            first, second = (comparing.Run.of(Path(path)) for path in args.compare)
+            result = comparing.compare(first, second, seed=args.seed)
+            if args.json:
+                terminal.write(comparing.as_json(result))
+            else:
+                comparing.print_comparison(terminal.out, result)
+            return ExitCode.OK
         if args.prompt_version is not None:
             terminal.note("-p has no effect: the server's prompt version is used, and written down")
         course = datasets.load(args.course, args.data)
@@ -118,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             resume=args.resume,
             out=Path(args.out),
             as_json=args.json,
+            plots=not args.no_plots,
             command=_command(args),
         )
         return Evaluation(settings, course, terminal).run()
@@ -133,6 +163,15 @@ def _print_courses(terminal: Terminal, entries: Sequence[datasets.Entry], *, as_
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
         terminal.write(printable(f"{entry.name:<{width}}  {entry.source}") + "\n")
+
+
+def _leaderboard(terminal: Terminal, folder: Path, *, as_json: bool) -> int:
+    runs = leaderboard.entries(folder)
+    others = folder / leaderboard.OTHERS
+    known = leaderboard.read_others(others) if others.exists() else leaderboard.NOBODY
+    page = leaderboard.page(runs, known, Path.cwd())
+    terminal.write(leaderboard.as_json(runs) if as_json else page)
+    return ExitCode.OK
 
 
 def _command(args: argparse.Namespace) -> str:

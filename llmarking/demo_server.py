@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,8 +83,15 @@ class Running:
 
 
 @contextlib.contextmanager
-def started(model: str, source: str, folder: Path | None = None) -> Iterator[Running]:
-    """Run `vllm_server.py` on a free port until the block ends; after an error its log is kept."""
+def started(
+    model: str, source: str, folder: Path | None = None, flags: Sequence[str] = ()
+) -> Iterator[Running]:
+    """Run `vllm_server.py` on a free port until the block ends; after an error its log is kept.
+
+    Args:
+        folder: where its log goes.
+        flags: more of its flags.
+    """
     folder = folder or cache_root() / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"demo-server-{os.getpid()}.log"
@@ -94,7 +101,7 @@ def started(model: str, source: str, folder: Path | None = None) -> Iterator[Run
     own = {"LLMARKING_API_KEYS": key, "LLMARKING_HOME": home.name, "PYTHONUNBUFFERED": "1"}
     port = _free_port()
     command = [sys.executable, str(SERVER), "--model", model, "--source", source]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--drain-seconds", "2"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--drain-seconds", "2", *flags]
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command,

@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
+import importlib.metadata
 import json
 import platform
-import re
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from llmarking import __version__, report
+from llmarking import __version__, report, report_files
 from llmarking.attempts import Retry
 from llmarking.client import AsyncClient, GradeOptions
-from llmarking.datasets import Course, teacher_mark
-from llmarking.domain import GradedExample, Point, Question, StudentAnswer
-from llmarking.errors import DataError, InputError, RequestRefused, ServerUnreachable
+from llmarking.datasets import Course
+from llmarking.domain import Question, StudentAnswer
+from llmarking.errors import InputError, RequestRefused, ServerUnreachable
 from llmarking.evaluation_folder import Key, RunFolder, Sample, folder_name
 from llmarking.evaluation_metrics import measure
-from llmarking.protocol import GradeResponse, Method, ModelCard
+from llmarking.evaluation_plan import About, key_of, plan, sample, short_version, trial
+from llmarking.evaluation_progress import progress
+from llmarking.protocol import Method, ModelCard
 from llmarking.terminal import ExitCode, Terminal
 
 FORMAT = "llmarking-run/1"
-MOST_SHOTS = 16  # that a server takes
 SILENCE = 1800.0  # seconds; on a slow machine the last of many answers waits for all before it
 
 
@@ -46,6 +44,7 @@ class EvaluationSettings:
         in_flight: answers asked for at once, over all servers.
         shots: graded examples that the model sees, as many as a question has; None means all.
         limit: answers to each question, drawn by `seed`; None means all.
+        plots: draw them, and write the HTML page that shows them.
         command: what is written down as the way to repeat the run.
     """
 
@@ -60,6 +59,7 @@ class EvaluationSettings:
     resume: bool = False
     out: Path = Path("results")
     as_json: bool = False
+    plots: bool = True
     command: str = ""
     retry: Retry = field(default_factory=lambda: Retry(connect=5.0, busy=120.0))
 
@@ -98,11 +98,11 @@ class Evaluation:
         self._settings = settings
         self._course = course
         self._terminal = terminal
-        self._plan = _plan(course, settings)
+        self._plan = plan(course, shots=settings.shots, limit=settings.limit, seed=settings.seed)
         if not self._plan:
             raise InputError(f"{course.name} holds no answers to grade")
         self._servers: list[_Server] = []
-        self._identity: dict[int, tuple[str, str | None, str, str | None]] = {}
+        self._identity: dict[int, About] = {}
         self._failures: list[Failure] = []
 
     def run(self) -> int:
@@ -120,14 +120,14 @@ class Evaluation:
             path = settings.out / folder_name(self._course.name)
             path /= folder_name(what["model"]) + (f"+{what['adapter']}" if what["adapter"] else "")
             path /= folder_name(
-                f"{settings.method}-{what['shots']}-{_short(what['prompt_version'])}"
+                f"{settings.method}-{what['shots']}-{short_version(what['prompt_version'])}"
             )
             with RunFolder(path, what, resume=settings.resume) as folder:
                 return await self._fill(folder, what, cards)
 
     async def _fill(self, folder: RunFolder, what: dict[str, Any], cards: list[ModelCard]) -> int:
         """Grade what the folder lacks, and report."""
-        planned = {_key(answer) for _, answer in self._plan}
+        planned = {key_of(answer) for _, answer in self._plan}
         if extra := folder.samples.keys() - planned:
             raise InputError(
                 f"{folder.path} holds {len(extra)} answers that this run leaves out; resume with "
@@ -139,7 +139,7 @@ class Evaluation:
             "limit": self._settings.limit,
             "answers": len(self._plan),
             "command": self._settings.command,
-            "versions": {"llmarking": __version__, "python": platform.python_version()},
+            "versions": _versions(),
             "servers": [card.model_dump(mode="json") for card in cards],
             "sessions": folder.run.get("sessions", []),
         }
@@ -171,12 +171,12 @@ class Evaluation:
         return self._report(folder, run)
 
     def _report(self, folder: RunFolder, run: dict[str, Any]) -> int:
-        order = {_key(answer): place for place, (_, answer) in enumerate(self._plan)}
+        order = {key_of(answer): place for place, (_, answer) in enumerate(self._plan)}
         failures = sorted(self._failures, key=lambda failure: order[failure.key])
         numbers = measure(self._course, list(order), folder.samples, seed=self._settings.seed)
         numbers["failed"] = [failure.as_json() for failure in failures]
         folder.write("metrics.json", numbers)
-        folder.write("report.md", report.markdown(run, numbers))
+        report_files.write(folder, run, numbers, plots=self._settings.plots)
         out = self._terminal.err if self._settings.as_json else self._terminal.out
         report.print_report(out, run, numbers)
         self._terminal.note(f"written to {folder.path}")
@@ -194,11 +194,11 @@ class Evaluation:
         """Ask a server what it runs and what it grades with, for every number of examples."""
         card = (await server.client.models())[0]
         for shots in sorted({len(question.examples) for question, _ in self._plan}):
-            about = _about(await server.client.grade(_trial(shots), "", **self._options(shots)))
+            about = About.of(await server.client.grade(trial(shots), "", **self._options(shots)))
             if self._identity.setdefault(shots, about) != about:
                 raise InputError(
-                    f"{server.client.url} grades with {_said(about)}, "
-                    f"{self._servers[0].client.url} with {_said(self._identity[shots])}; servers "
+                    f"{server.client.url} grades with {about}, "
+                    f"{self._servers[0].client.url} with {self._identity[shots]}; servers "
                     "that share a run must be alike"
                 )
         return card
@@ -206,14 +206,16 @@ class Evaluation:
     def _configuration(self, cards: list[ModelCard]) -> dict[str, Any]:
         """What must be the same for answers to belong to one run."""
         alike = {(card.model, card.revision, card.dtype) for card in cards}
+        if len({json.dumps(card.prompts, sort_keys=True) for card in cards}) > 1:
+            raise InputError("servers that share a run must be alike; their prompts differ")
         if len(alike) > 1:
             raise InputError(
                 "servers that share a run must be alike; they run "
                 + " and ".join(sorted(" ".join(one).strip() for one in alike))
             )
         about = [self._identity[shots] for shots in sorted(self._identity)]
-        prompts = dict.fromkeys(prompt for _, _, prompt, _ in about)
-        calibrations = dict.fromkeys(c or "none" for *_, c in about)
+        prompts = dict.fromkeys(one.prompt for one in about)
+        calibrations = dict.fromkeys(one.calibration or "none" for one in about)
         only_none = list(calibrations) == ["none"]
         return {
             "course": self._course.name,
@@ -222,19 +224,20 @@ class Evaluation:
             "model": cards[0].model,
             "revision": cards[0].revision,
             "dtype": cards[0].dtype,
-            "adapter": about[0][1],
+            "adapter": about[0].adapter,
             "method": self._settings.method,
             "shots": "all" if self._settings.shots is None else self._settings.shots,
             "prompt_version": ", ".join(prompts),
+            "prompt_sha256": {name: cards[0].prompts.get(name) for name in prompts},
             "calibration": None if only_none else ", ".join(calibrations),
             "seed": self._settings.seed,
         }
 
     async def _grade(self, folder: RunFolder) -> None:
         """Grade every answer that is not there, so many at a time."""
-        todo = [pair for pair in self._plan if _key(pair[1]) not in folder.samples]
+        todo = [pair for pair in self._plan if key_of(pair[1]) not in folder.samples]
         work = iter(todo)
-        with self._progress(len(self._plan), len(self._plan) - len(todo)) as tick:
+        with progress(self._terminal, len(self._plan), len(self._plan) - len(todo)) as tick:
 
             async def worker() -> None:
                 for question, answer in work:
@@ -243,7 +246,7 @@ class Evaluation:
                     except RequestRefused as error:
                         if error.status in (401, 403, 429):
                             raise
-                        self._failures.append(Failure(_key(answer), error))
+                        self._failures.append(Failure(key_of(answer), error))
                     tick()
 
             async with _together() as group:
@@ -273,12 +276,12 @@ class Evaluation:
                     raise
             else:
                 server.done += 1
-                if _about(grade) != self._identity[shots]:
+                if About.of(grade) != self._identity[shots]:
                     raise InputError(
-                        f"{server.client.url} grades with {_said(_about(grade))} now; this run "
-                        f"is with {_said(self._identity[shots])}"
+                        f"{server.client.url} grades with {About.of(grade)} now; this run "
+                        f"is with {self._identity[shots]}"
                     )
-                return _sample(question, answer, grade, time.monotonic() - began)
+                return sample(question, answer, grade, time.monotonic() - began)
             finally:
                 server.busy -= 1
 
@@ -287,30 +290,6 @@ class Evaluation:
         if self._settings.adapter is not None:
             options["adapter"] = self._settings.adapter
         return options
-
-    @contextlib.contextmanager
-    def _progress(self, total: int, done: int) -> Iterator[Any]:
-        """A bar with rate and time left, where somebody looks; yields what moves it."""
-        err = self._terminal.err
-        if not err.is_terminal or err.is_dumb_terminal:
-            yield lambda: None
-            return
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.1f} answers/s"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=err, transient=True) as bar:
-            task = bar.add_task("", total=total, completed=done, rate=0.0)
-            began, count = time.monotonic(), 0
-
-            def tick() -> None:
-                nonlocal count
-                count += 1
-                bar.update(task, advance=1, rate=count / (time.monotonic() - began))
-
-            yield tick
 
 
 @contextlib.asynccontextmanager
@@ -323,82 +302,8 @@ async def _together() -> AsyncIterator[asyncio.TaskGroup]:
         raise several.exceptions[0] from None
 
 
-def _plan(course: Course, settings: EvaluationSettings) -> list[tuple[Question, StudentAnswer]]:
-    """The answers to grade, in the order of the course, with the examples that are shown.
-
-    A larger limit draws what a smaller one draws, and more.
-    """
-    shots = MOST_SHOTS if settings.shots is None else settings.shots
-    by_question: dict[str, list[StudentAnswer]] = {q.code: [] for q in course.questions}
-    seen: set[Key] = set()
-    for answer in course.answers:
-        if _key(answer) in seen:
-            raise DataError(
-                f"{course.name}: two answers to {answer.question_code} are named {answer.id}"
-            )
-        seen.add(_key(answer))
-        by_question[answer.question_code].append(answer)
-
-    def place(answer: StudentAnswer) -> bytes:
-        return hashlib.sha256(json.dumps([settings.seed, *_key(answer)]).encode()).digest()
-
-    plan = []
-    for question in course.questions:
-        shown = replace(question, examples=question.examples[:shots])
-        answers = by_question[question.code]
-        chosen = {_key(answer) for answer in sorted(answers, key=place)[: settings.limit]}
-        plan += [(shown, answer) for answer in answers if _key(answer) in chosen]
-    return plan
-
-
-def _key(answer: StudentAnswer) -> Key:
-    return answer.question_code, answer.id
-
-
-def _trial(shots: int) -> Question:
-    """A question that costs next to nothing, to learn what a server grades with."""
-    example = GradedExample("2", {1: True})
-    return Question("trial", "1 + 1?", 1.0, "2", (Point(1, 1.0, ("2",)),), (example,) * shots)
-
-
-def _about(grade: GradeResponse) -> tuple[str, str | None, str, str | None]:
-    return grade.model, grade.adapter, grade.prompt_version, grade.calibration
-
-
-def _said(about: tuple[str, str | None, str, str | None]) -> str:
-    model, adapter, prompt, calibration = about
-    with_adapter = f"{model} with adapter {adapter}" if adapter else model
-    return f"{with_adapter}, prompt {prompt}, calibration {calibration or 'none'}"
-
-
-def _short(prompts: str) -> str:
-    """`v1` of `verdict/zeroshot.v1`; several are joined."""
-    return "+".join(dict.fromkeys(re.findall(r"\.([^.,]+)(?:,|$)", prompts))) or prompts
-
-
-def _sample(
-    question: Question, answer: StudentAnswer, grade: GradeResponse, seconds: float
-) -> Sample:
-    """An answer as it is kept: verdicts and marks, nothing of what the student wrote."""
-    taught = answer.verdicts or {}
-    read = all(point.held is not None for point in grade.points)
-    return {
-        "id": answer.id,
-        "question": question.code,
-        "shots": grade.shots,
-        "points": [
-            {
-                "id": point.id,
-                "held": point.held,
-                "probability": point.probability,
-                "outcome": point.outcome.value,
-                "teacher": taught.get(point.id),
-            }
-            for point in grade.points
-        ],
-        "mark": grade.mark if read else None,
-        "full_mark": question.full_mark,
-        "teacher_mark": teacher_mark(question, answer),
-        "flags": [flag.value for flag in grade.flags],
-        "seconds": round(seconds, 4),
-    }
+def _versions() -> dict[str, str]:
+    """Of what grades nothing but measures; the servers name what they run themselves."""
+    measuring = ("numpy", "scipy", "scikit-learn")
+    versions = {name: importlib.metadata.version(name) for name in measuring}
+    return {"llmarking": __version__, "python": platform.python_version(), **versions}

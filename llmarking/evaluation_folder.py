@@ -17,6 +17,7 @@ from llmarking.errors import DataError, InputError
 
 Sample = dict[str, Any]
 Key = tuple[str, str]
+SAMPLES = "samples.jsonl"
 
 
 def folder_name(text: str) -> str:
@@ -40,7 +41,7 @@ class RunFolder:
         self.path = path
         self.run: dict[str, Any] = {}
         path.mkdir(parents=True, exist_ok=True)
-        self._file = (path / "samples.jsonl").open("a+b")
+        self._file = (path / SAMPLES).open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.samples = self._read()
@@ -71,30 +72,20 @@ class RunFolder:
         """Replace a file as a whole, so that it is never half there."""
         if not isinstance(content, str):
             content = json.dumps(content, allow_nan=False, indent=1) + "\n"
-        draft = self.path / f".{name}.tmp"
+        target = self.path / name
+        target.parent.mkdir(exist_ok=True)
+        draft = target.with_name(f".{target.name}.tmp")
         with draft.open("w", encoding="utf-8") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(self.path / name)
+        draft.replace(target)
 
     def _read(self) -> dict[Key, Sample]:
         """The answers there are. A last line that was cut off when the process died is removed."""
         self._file.seek(0)
-        lines = self._file.read().splitlines(keepends=True)
-        samples: dict[Key, Sample] = {}
-        whole = 0
-        for number, line in enumerate(lines, start=1):
-            try:
-                sample = _sample(line)
-                samples[key(sample)] = sample
-            except (ValueError, KeyError, TypeError) as error:
-                if number == len(lines):
-                    self._file.truncate(whole)
-                    break
-                file = str(self.path / "samples.jsonl")
-                raise DataError(f"no answer: {error}", file=file, line=number) from None
-            whole += len(line)
+        samples, whole = _parse(self._file.read(), self.path / SAMPLES)
+        self._file.truncate(whole)
         return samples
 
     def _compare(self, configuration: Mapping[str, Any], resume: bool) -> None:
@@ -103,13 +94,8 @@ class RunFolder:
                 f"{self.path} holds {len(self.samples)} answers already; --resume goes on with "
                 "them, --out puts this run elsewhere"
             )
-        try:
-            self.run = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            before = self.run["configuration"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{self.path} can't be resumed: its run.json says not what was run ({error})"
-            ) from None
+        self.run = read_run(self.path)
+        before = self.run["configuration"]
         changes = [
             f"{name} was {before.get(name)!r} and is {configuration.get(name)!r}"
             for name in {**before, **configuration}
@@ -120,6 +106,49 @@ class RunFolder:
                 f"{self.path} can't be resumed, it is of another run: {'; '.join(changes)}; "
                 "--out puts this run elsewhere"
             )
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What was run, from a folder's `run.json`.
+
+    Raises:
+        InputError: there is no such file, or it says something else.
+    """
+    try:
+        run: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        run["configuration"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is no run: its run.json says not what was run ({error})"
+        ) from None
+    return run
+
+
+def read_samples(path: Path) -> dict[Key, Sample]:
+    """The answers in a folder; none where they were not kept, a last line that is cut left out.
+
+    Raises:
+        DataError: a line is no answer.
+    """
+    file = path / SAMPLES
+    return _parse(file.read_bytes(), file)[0] if file.exists() else {}
+
+
+def _parse(content: bytes, file: Path) -> tuple[dict[Key, Sample], int]:
+    """Answers, and how many bytes of the file are whole lines."""
+    lines = content.splitlines(keepends=True)
+    samples: dict[Key, Sample] = {}
+    whole = 0
+    for number, line in enumerate(lines, start=1):
+        try:
+            sample = _sample(line)
+            samples[key(sample)] = sample
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                break
+            raise DataError(f"no answer: {error}", file=str(file), line=number) from None
+        whole += len(line)
+    return samples, whole
 
 
 def _sample(line: bytes) -> Sample:

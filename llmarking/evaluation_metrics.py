@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llmarking import metrics, metrics_baselines
+from llmarking import evaluation_curves, metrics, metrics_baselines
 from llmarking.datasets import Course
 from llmarking.evaluation_folder import Key, Sample
 from llmarking.metrics_calibration import Floats
@@ -32,7 +32,8 @@ def measure(
     Returns:
         What `metrics.json` holds: under `model` and each of `baselines` the metrics of `points` and
         of `answers`, pooled and as the mean over questions, each with its 95 % interval; for the
-        model also by question and by what the answer is worth.
+        model also by question, by what the answer is worth, by what the data set calls it, and the
+        `curves` that are drawn (see `evaluation_curves`).
     """
     table = _Table.of(course, [samples[key] for key in plan if key in samples])
     truth = table.truth
@@ -55,6 +56,13 @@ def measure(
             **_both(table, table.held, table.probability, table.mark, seed),
             "by_question": _slices(table, table.question, table.asked),
             "by_quality": _slices(table, table.quality[table.answer], table.quality),
+            "by_label": _slices(table, table.label[table.answer], table.label),
+            "curves": evaluation_curves.curves(
+                truth,
+                table.held,
+                table.probability,
+                (table.teacher / table.full, table.mark / table.full),
+            ),
         },
         "baselines": {
             name: _both(table, held, chance, table.marks_of(held), seed)
@@ -67,7 +75,8 @@ def measure(
 class _Table:
     """Arrays of points and, from `asked` on, of answers; `answer` leads from the one to the other.
 
-    `wanted` and `texts` are the points and the answers they are looked for in.
+    `wanted` and `texts` are the points and the answers they are looked for in; `label` is what the
+    data set calls the answer, empty where it says nothing.
     """
 
     question: Any
@@ -83,11 +92,12 @@ class _Table:
     mark: Floats
     full: Floats
     quality: Any
+    label: Any
 
     @classmethod
     def of(cls, course: Course, samples: Sequence[Sample]) -> _Table:
         questions = {question.code: question for question in course.questions}
-        said = {(a.question_code, a.id): a.text for a in course.answers}
+        said = {(a.question_code, a.id): a for a in course.answers}
         rows = []
         wanted, texts = [], []
         for number, sample in enumerate(samples):
@@ -95,7 +105,7 @@ class _Table:
             points = {point.id: point for point in questions[code].points}
             for point in sample["points"]:
                 wanted.append(points[point["id"]])
-                texts.append(said[code, sample["id"]])
+                texts.append(said[code, sample["id"]].text)
                 rows.append((code, number, point["teacher"], point["held"], point["probability"]))
         columns = list(zip(*rows, strict=True)) or [()] * 5
         teacher = np.array([s["teacher_mark"] for s in samples], dtype=float)
@@ -114,6 +124,7 @@ class _Table:
             mark=np.array([s["mark"] for s in samples], dtype=float),
             full=full,
             quality=metrics.quality(teacher, full),
+            label=np.array([said[s["question"], s["id"]].quality for s in samples], dtype=str),
         )
 
     def marks_of(self, held: Floats) -> Floats:

@@ -7,6 +7,7 @@ control tokens, the others without. What a class shares comes first and is token
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,25 @@ def versions(method: Method, folder: Path = PROMPTS) -> list[str]:
     """Versions of a method's zero-shot template, oldest first."""
     found = {path.name.split(".")[1] for path in (folder / method).glob("zeroshot.*.jinja")}
     return sorted(found, key=lambda v: [int(n) for n in re.findall(r"\d+", v)])
+
+
+def digests(folder: Path = PROMPTS) -> dict[str, str]:
+    """SHA-256 of every template by its name, over its file and those that it extends."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.jinja"))
+    return {
+        name.removesuffix(".jinja"): hashlib.sha256(
+            b"\0".join(source.encode() for source in _sources(folder, name))
+        ).hexdigest()
+        for name in names
+    }
+
+
+def _sources(folder: Path, name: str) -> Iterator[str]:
+    environment = _environment(folder)
+    source, _, _ = _Loader(folder).get_source(environment, name)
+    yield source
+    for parent in meta.find_referenced_templates(environment.parse(source)):
+        yield from _sources(folder, str(parent))
 
 
 class Slots:

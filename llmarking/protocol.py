@@ -370,4 +370,7 @@ class ModelCard(BaseModel):
     versions: dict[str, str]
     methods: list[str] = ["verdict", "prose"]
     calibration: str | None = None
+    prompts: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of every prompt template, by its name."
+    )
     scoring: dict[str, Any] = Field(default_factory=dict)

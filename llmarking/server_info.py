@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from llmarking import __version__, apidocs
+from llmarking.prompting import digests
 from llmarking.protocol import ModelCard
 from llmarking.service import service_of
 
@@ -35,6 +36,7 @@ async def models(request: Request) -> dict[str, list[ModelCard]]:
                 dtype=info.dtype,
                 adapters=list(info.adapters),
                 versions={"llmarking": __version__, **info.versions},
+                prompts=digests(),
                 calibration=calibration.identity if calibration else None,
             )
         ]

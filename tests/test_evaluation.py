@@ -72,8 +72,9 @@ class Result:
         return [json.loads(line) for line in lines]
 
 
-def evaluate(out: Path, *args: str, course: str = EXAMPLE) -> Result:
-    return Result(out, run_piped(SCRIPT, "-c", course, "--out", str(out), *args))
+def evaluate(out: Path, *args: str, course: str = EXAMPLE, plots: bool = False) -> Result:
+    drawn = () if plots else ("--no-plots",)
+    return Result(out, run_piped(SCRIPT, "-c", course, "--out", str(out), *drawn, *args))
 
 
 def start(out: Path, *args: str) -> subprocess.Popen[bytes]:
@@ -91,14 +92,16 @@ def answered(out: Path) -> int:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run over the shipped course that nothing disturbed."""
     with serving(ScriptedEngine(), ServerSettings()) as url:
-        return evaluate(tmp_path_factory.mktemp("whole"), "--url", url)
+        return evaluate(tmp_path_factory.mktemp("whole"), "--url", url, plots=True)
 
 
 def test_a_run_leaves_everything_and_says_it(whole: Result) -> None:
     assert whole.code == ExitCode.OK, whole.stderr
     assert whole.folder.parts[-3:] == ("EXAMPLE", "scripted", "verdict-0-v1")
     names = {path.name for path in whole.folder.iterdir()}
-    assert names == {"run.json", "samples.jsonl", "metrics.json", "report.md"}
+    assert names == {
+        *("run.json", "samples.jsonl", "metrics.json", "report.md", "report.html", "plots")
+    }
     what = whole.run["configuration"]
     assert what["prompt_version"] == "verdict/zeroshot.v1"
     assert what["data_sha256"] == datasets.load(EXAMPLE).sha256
