@@ -3,7 +3,8 @@
     {"format": "llmarking-course/1", "questions": [{"code": "COM001", "question": "…",
      "reference": "… <Point1:2>…<Point1:2>", "full_mark": 2, "examples": […], "answers": […]}]}
 
-Every fault names the file and the path of the faulty value in it, `questions[3].reference`.
+Every fault names the file, line and column, and the path of the faulty value,
+`questions[3].reference`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmarking import rubric
+from llmarking import json_places, rubric
 from llmarking.domain import GradedExample, Point, Question, StudentAnswer
 from llmarking.errors import DataError, InputError, RubricError
 
@@ -68,37 +69,56 @@ def read(path: str | Path) -> Course:
     except UnicodeDecodeError:
         raise DataError("the course is not UTF-8 text", file=file) from None
     try:
-        course = _Course.model_validate(json.loads(text))
+        data = json.loads(text)
     except json.JSONDecodeError as error:
-        where = f"column {error.colno}"
-        raise DataError(f"no JSON: {error.msg} ({where})", file=file, line=error.lineno) from None
+        raise DataError(
+            f"no JSON: {error.msg}", file=file, line=error.lineno, column=str(error.colno)
+        ) from None
+    try:
+        return _course(data)
+    except _Fault as fault:
+        line, column = json_places.place(text, fault.path)
+        raise DataError(str(fault), file=file, line=line, column=str(column)) from fault
+
+
+class _Fault(Exception):
+    """Something wrong at a path."""
+
+    def __init__(self, at: str, message: str) -> None:
+        super().__init__(f"{at or 'the file'}: {message}")
+        self.path = json_places.steps(at)
+
+
+def _course(data: object) -> Course:
+    try:
+        course = _Course.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        raise DataError(f"{_path(first['loc'])}: {first['msg']}", file=file) from None
+        raise _Fault(_path(first["loc"]), first["msg"]) from None
     questions: list[Question] = []
     answers: list[StudentAnswer] = []
     codes: set[str] = set()
     ids: set[str] = set()
     for number, entry in enumerate(course.questions):
         at = f"questions[{number}]"
-        _once(entry.code.casefold(), codes, f"{at}.code", file)
-        question = _question(entry, at, file)
+        _once(entry.code.casefold(), codes, f"{at}.code")
+        question = _question(entry, at)
         questions.append(question)
         for index, answer in enumerate(entry.answers):
             where = f"{at}.answers[{index}]"
-            _once(answer.id, ids, f"{where}.id", file)
-            answers.append(_answer(answer, question, where, file))
+            _once(answer.id, ids, f"{where}.id")
+            answers.append(_answer(answer, question, where))
     return Course(course.name, course.title, tuple(questions), tuple(answers))
 
 
-def _question(entry: _Question, at: str, file: str) -> Question:
+def _question(entry: _Question, at: str) -> Question:
     try:
         parsed = rubric.parse(entry.reference, entry.full_mark)
     except RubricError as error:
-        raise DataError(f"{at}.reference: {error}", file=file) from error
+        raise _Fault(f"{at}.reference", str(error)) from error
     for index, example in enumerate(entry.examples):
         given = [p.id for p in example.points]
-        _covers(given, parsed.points, f"{at}.examples[{index}].points", file)
+        _covers(given, parsed.points, f"{at}.examples[{index}].points")
     examples = tuple(
         GradedExample(
             answer=example.answer,
@@ -118,32 +138,31 @@ def _question(entry: _Question, at: str, file: str) -> Question:
     )
 
 
-def _answer(entry: _Answer, question: Question, at: str, file: str) -> StudentAnswer:
+def _answer(entry: _Answer, question: Question, at: str) -> StudentAnswer:
     verdicts = None
     if entry.verdicts is not None:
         verdicts = {int(i): held for i, held in entry.verdicts.items()}
-        _covers(list(verdicts), question.points, f"{at}.verdicts", file)
+        _covers(list(verdicts), question.points, f"{at}.verdicts")
     return StudentAnswer(entry.id, question.code, entry.answer, verdicts, entry.quality)
 
 
-def _once(key: str, seen: set[str], at: str, file: str) -> None:
+def _once(key: str, seen: set[str], at: str) -> None:
     if key in seen:
-        raise DataError(f"{at}: {key!r} is used twice", file=file)
+        raise _Fault(at, f"{key!r} is used twice")
     seen.add(key)
 
 
-def _covers(given: Sequence[int], points: Sequence[Point], at: str, file: str) -> None:
+def _covers(given: Sequence[int], points: Sequence[Point], at: str) -> None:
     wanted = [p.id for p in points]
     if sorted(given) != wanted:
-        raise DataError(
-            f"{at}: there are verdicts for points {sorted(given)}; the reference has {wanted}",
-            file=file,
+        raise _Fault(
+            at, f"there are verdicts for points {sorted(given)}; the reference has {wanted}"
         )
 
 
 def _path(loc: Sequence[int | str]) -> str:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
-    return "".join(steps).removeprefix(".") or "the file"
+    return "".join(steps).removeprefix(".")
 
 
 class _Form(BaseModel):

@@ -37,12 +37,13 @@ _RANKS = {"BEST": 0, "": 0, "GOOD": 1, "MINIMAL": 2}
 
 @dataclass(slots=True)
 class Node:
-    """An XML element. `pieces` is all text within it."""
+    """An XML element, where its tag begins. `pieces` is all text within it."""
 
     file: Path
     tag: str
     attributes: Mapping[str, str]
     line: int
+    column: int
     children: list[Node] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
 
@@ -70,7 +71,12 @@ class Node:
 
     def fault(self, message: str) -> DataError:
         """An error at this element."""
-        return DataError(f"<{self.tag}> {message}", file=str(self.file), line=self.line)
+        return DataError(
+            f"<{self.tag}> {message}",
+            file=str(self.file),
+            line=self.line,
+            column=str(self.column),
+        )
 
 
 def matches(folder: Path) -> bool:
@@ -161,16 +167,16 @@ def parse(path: Path) -> Node:
     Raises:
         DataError: no XML, or XML with a document type, whose entities could fill the memory.
     """
-    document = Node(path, "", {}, 1)
+    document = Node(path, "", {}, 1, 1)
     stack = [document]
     parser = expat.ParserCreate()
     parser.buffer_text = True
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        line = parser.CurrentLineNumber
+        line, column = parser.CurrentLineNumber, parser.CurrentColumnNumber + 1
         if len(stack) > MAX_DEPTH:
             raise DataError("is nested too deeply for a data set", file=str(path), line=line)
-        node = Node(path, tag, attributes, line)
+        node = Node(path, tag, attributes, line, column)
         stack[-1].children.append(node)
         stack.append(node)
 
@@ -197,7 +203,12 @@ def parse(path: Path) -> Node:
         parser.Parse(raw, True)
     except expat.ExpatError as error:
         message = expat.ErrorString(error.code)
-        raise DataError(f"no XML: {message}", file=str(path), line=error.lineno) from None
+        raise DataError(
+            f"no XML: {message}",
+            file=str(path),
+            line=error.lineno,
+            column=str(error.offset + 1),
+        ) from None
     except (ValueError, LookupError) as error:  # an encoding that Python does not know
         raise DataError(f"no XML: {error}", file=str(path)) from None
     return document.children[0]

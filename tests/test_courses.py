@@ -99,7 +99,7 @@ def test_question_by_code(tmp_path: Path) -> None:
     ],
 )
 def test_faults(tmp_path: Path, path: str, value: object, message: str) -> None:
-    """The message names the file and the path of the faulty value."""
+    """The message names the file, line, column and path of the faulty value."""
     course = copy.deepcopy(COURSE)
     *steps, last = [int(s) if s.isdecimal() else s for s in path.split(".")]
     place: Any = course
@@ -109,13 +109,14 @@ def test_faults(tmp_path: Path, path: str, value: object, message: str) -> None:
     file = write(tmp_path / "faulty.json", course)
     with pytest.raises(DataError, match=message) as caught:
         courses.read(file)
-    assert str(caught.value).startswith(str(file))
+    assert str(caught.value).startswith(f"{file}, line {caught.value.line}, column ")
+    assert 1 <= (caught.value.line or 0) <= len(file.read_text("utf-8").splitlines())
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b'{"format":\n nonsense}', "line 2: no JSON"),
+        (b'{"format":\n nonsense}', "line 2, column 2: no JSON"),
         (b"\xff\xfe", "not UTF-8"),
         (b"[]", "the file: "),
         (b"", "no JSON"),

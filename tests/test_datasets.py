@@ -309,25 +309,31 @@ def test_saf(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        (question_xml(labelled("1", "right")), ["line 4: <studentAnswer> accuracy 'right' is not"]),
+        (
+            question_xml(labelled("1", "right")),
+            ["line 4, column 17: <studentAnswer> accuracy 'right' is not"],
+        ),
         (question_xml(labelled("", "correct")), ["<studentAnswer> has no id"]),
         (question_xml(labelled("1", "correct") * 2), ["the id '1' is used twice"]),
-        (question_xml("", "<p/>"), ["line 2: <question> has no reference answer"]),
+        (question_xml("", "<p/>"), ["line 2, column 1: <question> has no reference answer"]),
         (question_xml("").replace("Why &amp; how?", " "), ["<questionText> is empty"]),
         (question_xml("").replace("questionText", "text"), ["<question> has no <questionText>"]),
-        (question_xml(scored("1", "1.5")), ["line 8: <score> '1.5' is not between 0 and 1"]),
+        (
+            question_xml(scored("1", "1.5")),
+            ["line 8, column 47: <score> '1.5' is not between 0 and 1"],
+        ),
         (question_xml(scored("1", SECRET)), ["<score> 'my grandmother"]),
         (question_xml('<studentAnswer id="1">x</studentAnswer>'), ["has no <score>"]),
         ("<quiz><question/></quiz>", ["<quiz> is not a question"]),
-        ("<question><a></question>", ["line 1: no XML: mismatched tag"]),
-        ("<question>&nbsp;</question>", ["line 1: no XML: undefined entity"]),
+        ("<question><a></question>", ["line 1, column 16: no XML: mismatched tag"]),
+        ("<question>&nbsp;</question>", ["line 1, column 11: no XML: undefined entity"]),
         ("<question>", ["no XML: no element found"]),
         ("<?xml version='1.0' encoding='martian'?>\n<question/>", ["no XML: "]),
         ("<question>" + "<a>" * 100_000, ["line 1: is nested too deeply"]),
     ],
 )
 def test_hostile_xml(tmp_path: Path, text: str, parts: list[str]) -> None:
-    """File and line of every fault."""
+    """File, line and column of every fault."""
     write(tmp_path / "x" / "q.xml", text)
     refused(tmp_path / "x", "q.xml", *parts)
 
