@@ -74,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path)
     wrong = 0
     for folder in parser.parse_args(argv).folders:
+        if not (folder / "metrics.json").exists():
+            print(f"      not measured yet: {folder}")
+            continue
         for name, (kept, counted) in recount(folder).items():
             same = kept == counted or (
                 kept is not None and counted is not None and abs(kept - counted) <= CLOSE

@@ -32,6 +32,7 @@ ENTRY_SCRIPTS = (
     "teacher_entry.py",
     "eval_short_batched.py",
     "scripts/demo.py",
+    "bench/publish.py",
 )
 
 # Flags in the documents that belong to others.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llmarking.datasets import Course
+from llmarking.datasets import Course, teacher_mark
 from llmarking.domain import Point, Question, StudentAnswer
 from llmarking.evaluation_folder import Key, Sample, key
 from llmarking.evaluation_metrics import measure
@@ -41,9 +41,11 @@ def course(codes: Sequence[str] = CODES, answers: int = 6) -> Course:
 def samples(of: Course, seed: int = 0, skill: float = 1.0) -> list[Sample]:
     """What a grader might have said; the more skilled, the nearer to the teacher."""
     rng = np.random.default_rng(seed)
-    marks = {1: 1.0, 2: 2.0, 3: 1.0}
+    questions = {question.code: question for question in of.questions}
     kept = []
     for answer in of.answers:
+        question = questions[answer.question_code]
+        marks = {point.id: point.mark for point in question.points}
         assert answer.verdicts is not None
         points = []
         for i, taught in answer.verdicts.items():
@@ -59,9 +61,9 @@ def samples(of: Course, seed: int = 0, skill: float = 1.0) -> list[Sample]:
                 "question": answer.question_code,
                 "shots": 0,
                 "points": points,
-                "mark": sum(marks[p["id"]] for p in points if p["held"]),
-                "full_mark": 4.0,
-                "teacher_mark": sum(marks[i] for i, held in answer.verdicts.items() if held),
+                "mark": round(sum(marks[p["id"]] for p in points if p["held"]), 6),
+                "full_mark": question.full_mark,
+                "teacher_mark": teacher_mark(question, answer),
                 "flags": [],
                 "seconds": 0.1,
             }
