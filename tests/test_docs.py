@@ -42,6 +42,7 @@ VLLM_FLAGS = {
     "--data-parallel-size",
     "--max-model-len",
     "--gpu-memory-utilization",
+    "--trust-remote-code",
 }
 OTHER_FLAGS = {"--build-arg", "--profile", "--build-context"}  # docker
 
