@@ -32,6 +32,7 @@ class Kind(StrEnum):
     MOODLE_GRADES = "Moodle quiz, grades"
     MOODLE_WORKSHEET = "Moodle assignment, offline grading worksheet"
     CANVAS = "Canvas gradebook"
+    CANVAS_QUIZ = "Canvas quiz, student analysis"
     GRADESCOPE = "Gradescope, scores of an assignment"
     GRADESCOPE_COURSE = "Gradescope, scores of a course"
     GRADESCOPE_RUBRIC = "Gradescope, rubric items of a question"
@@ -53,6 +54,7 @@ class Item:
     Attributes:
         key: what the file calls it: a header or a title.
         question: the code of the question; empty: found by the key, then by order.
+        wording: the question's text, where a header holds it.
         text: the column of the question's text.
         reference: the column of its reference answer.
         full_mark: the column of the most that can be had; `worth` is the same as a number.
@@ -65,6 +67,7 @@ class Item:
 
     key: str
     question: str = ""
+    wording: str = ""
     answer: int | None = None
     text: int | None = None
     reference: int | None = None

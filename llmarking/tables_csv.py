@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
+from llmarking import tables_grid
 from llmarking.errors import DataError
 from llmarking.tables_grid import Changes, Grid, Row, TextForm, TextRow, check_size, unquoted
 from llmarking.tables_text import decode, described
@@ -34,7 +35,7 @@ def read(data: bytes, file: str, encoding: str | None = None) -> Grid:
     cells = 0
     for row in _rows(text, delimiter, file):
         cells += len(row.raw)
-        check_size(file, rows=len(rows) + 1, cells=cells, width=len(row.raw))
+        check_size(file, rows=len(rows) + 1, cells=cells)
         rows.append(row)
     if not any(not row.blank for row in rows):
         raise DataError("is empty; its first line has to hold the headers", file=file, line=1)
@@ -104,6 +105,8 @@ def _rows(text: str, delimiter: str, file: str) -> Iterator[Row]:
         assert match is not None  # the pattern takes nothing at all, too
         found = match.group()
         raw.append(found)
+        if len(raw) > tables_grid.MAX_COLUMNS:
+            check_size(file, width=len(raw))
         breaks = len(_BREAK.findall(found)) if found[:1] == '"' else 0
         end = between.match(text, match.end())
         if end is None:

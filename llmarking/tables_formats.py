@@ -17,9 +17,9 @@ from llmarking.tables_grid import Row
 from llmarking.tables_guess import Guess, asked_in, people
 
 _RECOGNISERS = (
-    *(tables_platforms.canvas, tables_platforms.blackboard, tables_platforms.gradescope),
-    *(tables_platforms.ora2, tables_moodle.worksheet, tables_moodle.quiz),
-    tables_platforms.rubric,
+    *(tables_platforms.canvas, tables_platforms.canvas_quiz, tables_platforms.blackboard),
+    *(tables_platforms.gradescope, tables_platforms.ora2, tables_moodle.worksheet),
+    *(tables_moodle.quiz, tables_platforms.rubric),
 )
 
 

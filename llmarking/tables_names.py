@@ -34,7 +34,7 @@ FEEDBACK = ("feedback comments", "feedback", "comment", "comments", "评语", "�
 # The first one that a file has is taken.
 STUDENT = (
     *("student id", "student number", "sid", "学号", "学生编号", "id number", "idnumber"),
-    *("matrikelnummer", "identifier", "username", "user name", "user id", "sis user id"),
+    *("matrikelnummer", "identifier", "username", "user name", "user id", "sis user id", "sis id"),
     *("sis login id", "login id", "integration id"),
     *("anonymized student id", "id", "email address", "email", "e-mail-adresse", "电子邮件地址"),
     *("adresse de courriel", "dirección de correo", "student", "submission id"),

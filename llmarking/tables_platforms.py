@@ -42,6 +42,21 @@ def canvas(headers: Sequence[str], rows: Sequence[Row]) -> Guess | None:
     return Guess(Kind.CANVAS, columns, aside=aside)
 
 
+def canvas_quiz(headers: Sequence[str], rows: Sequence[Row]) -> Guess | None:
+    """Answers to a quiz: after each question's number and text comes a column of its points."""
+    items: list[Item] = []
+    for place, header in enumerate(headers[:-1]):
+        title = re.fullmatch(r"(\d{1,20}): (.*)", header.strip(), re.DOTALL)
+        worth = number(headers[place + 1])
+        if title and worth is not None:
+            key, wording = f"Question {len(items) + 1}", title[2].strip()
+            items.append(Item(key, wording=wording, answer=place, worth=worth or None))
+    if not items:
+        return None
+    columns = replace(people(headers), items=tuple(items))
+    return Guess(Kind.CANVAS_QUIZ, columns, notes=(NO_IMPORT,))
+
+
 def blackboard(headers: Sequence[str], rows: Sequence[Row]) -> Guess | None:
     items = []
     for place, header in enumerate(headers):
@@ -51,8 +66,8 @@ def blackboard(headers: Sequence[str], rows: Sequence[Row]) -> Guess | None:
         name, _, about = title.partition("[")
         if re.match(r"(weighted )?total\b", name.strip(), re.IGNORECASE):
             continue  # worked out by the platform
-        points = re.search(r"([\d.,]+)(?!.*\d)", about)
-        worth = number(points[1]) if points else None
+        points = re.search(r"\d[\d.,]{0,15}", about)
+        worth = number(points[0]) if points else None
         items.append(Item(name.strip(), mark=place, worth=worth or None))
     who = people(headers)
     if not items or who.student is None:
@@ -70,7 +85,7 @@ def gradescope(headers: Sequence[str], rows: Sequence[Row]) -> Guess | None:
             match = re.fullmatch(r"([\d.]{1,20}): (.*) \(([\d.]+) pts?\)", header.strip())
             if match:
                 worth = number(match[3]) or None
-                items.append(Item(match[2], question=match[1], mark=place, worth=worth))
+                items.append(Item(match[2], match[1], wording=match[2], mark=place, worth=worth))
         if not items:
             total, most = (
                 names.first(headers, ("total score",)),

@@ -189,7 +189,7 @@ def _by_item(upload: Upload, item: Item, count: int) -> Draft:
     digits = names.numbered(item.key)[1]
     return Draft(
         item.question or (f"Q{digits}" if digits else f"Q{count}"),
-        text,
+        text or item.wording,
         reference,
         worth,
         file=upload.file,

@@ -36,12 +36,14 @@ def decode(data: bytes, file: str, encoding: str | None = None) -> tuple[str, st
         if data.startswith(mark) and encoding in (None, name):
             return _strict(data[len(mark) :], name, file), name, mark
     name = encoding or _guess(data, file)
+    if name not in _NAMES:
+        raise DataError(f"can't be read as {name}; there are {', '.join(_NAMES)}", file=file)
     return _strict(data, name, file), name, b""
 
 
 def described(encoding: str, mark: bytes) -> str:
     """The encoding in words."""
-    name = _NAMES.get(encoding, encoding)
+    name = _NAMES[encoding]
     return f"{name} with a byte-order mark" if mark else name
 
 
@@ -53,12 +55,10 @@ def line_of(text: str, position: int) -> int:
 def _strict(data: bytes, encoding: str, file: str) -> str:
     try:
         text = data.decode(encoding)
-    except (UnicodeDecodeError, LookupError) as error:
-        line = None
-        if isinstance(error, UnicodeDecodeError):
-            line = line_of(data[: error.start].decode(encoding, "replace"), len(data))
+    except UnicodeDecodeError as error:
+        line = line_of(data[: error.start].decode(encoding, "replace"), len(data))
         raise DataError(
-            f"is not {_NAMES.get(encoding, encoding)} here; save it as UTF-8", file=file, line=line
+            f"is not {_NAMES[encoding]} here; save it as UTF-8", file=file, line=line
         ) from None
     if (at := text.find("\0")) >= 0:
         raise DataError(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_UNZIPPED = 200 * 2**20
 MAX_MEMBERS = 5_000
 MAX_CELLS = 600_000  # openpyxl keeps an object for each
+MAX_OTHERS = 400_000  # rows among them
 MAX_CELL_TEXT = 32_767  # the format's own limit
 _LOST = (
     ("xl/charts/", "charts"),
@@ -32,6 +33,8 @@ _LOST = (
     ("xl/vbaProject", "macros"),
 )
 _CELL = re.compile(rb"<(?:\w+:)?c[\s/>]")
+# Of all other elements a class list has few, and openpyxl keeps an object for many of them.
+_OTHER = re.compile(rb"<(?![/!?])(?!(?:\w+:)?(?:c|v|t|si|is|r|f)[\s/>])")
 _DECLARATION = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 _ILLEGAL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _WHOLE = 10**15  # doubles hold every whole number up to here
@@ -103,20 +106,22 @@ def _inspect(data: bytes, file: str) -> list[str]:
             members = archive.infolist()
             names = [member.filename for member in members]
             fault = _measured(names, sum(member.file_size for member in members))
-            cells = 0
+            cells = others = 0
             for member in [] if fault else members:
                 # Without its zeros, text in UTF-16 can be searched as well.
                 part = archive.read(member).replace(b"\0", b"")
                 cells += sum(1 for _ in _CELL.finditer(part))
+                others += sum(1 for _ in _OTHER.finditer(part))
                 if _DECLARATION.search(part):
                     fault = (
                         f"declares entities in {member.filename}, as no spreadsheet does and "
                         "attacks do; copy the table into a new workbook"
                     )
-                elif cells > MAX_CELLS:
+                elif cells > MAX_CELLS or others > MAX_OTHERS:
                     fault = (
-                        f"has more than {MAX_CELLS:,} cells, reached in {member.filename}; delete "
-                        "what is not needed, or save the table as CSV"
+                        f"has more than {MAX_CELLS:,} cells or {MAX_OTHERS:,} other elements, "
+                        f"reached in {member.filename}; delete what is not needed, or save the "
+                        "table as CSV"
                     )
                 if fault:
                     break

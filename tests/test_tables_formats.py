@@ -152,6 +152,17 @@ CASES = (
         written=("Eis und Wasser (90210)",),
     ),
     Case(
+        "canvas_quiz.csv",
+        Kind.CANVAS_QUIZ,
+        ("Q1", "Q2"),
+        (
+            (2, "000815", "Q1", "Ice is less dense,\nso it floats.", None),
+            (2, "000815", "Q2", "carbon dioxide", None),
+            (4, "000817", "Q1", "", None),
+        ),
+        4,
+    ),
+    Case(
         "gradescope.csv",
         Kind.GRADESCOPE,
         ("1", "2"),
@@ -309,6 +320,16 @@ def test_references_and_questions_come_with_moodles_responses() -> None:
     assert (second.reference, second.full_mark) == ("Carbon dioxide", None)
     with pytest.raises(DataError, match=r"line 2, column Right answer 1: .*has no points"):
         first.question()
+
+
+def test_questions_and_their_points_come_with_a_canvas_quiz() -> None:
+    upload = tables.detect((GOLDEN / "canvas_quiz.csv").read_bytes(), "quiz.csv")
+    assert [
+        (d.code, d.text, d.full_mark) for d in tables.questions_from(upload, upload.columns)
+    ] == [
+        ("Q1", "Why does ice float on water?", 2),
+        ("Q2", "Name the gas, that plants take in.", 1),
+    ]
 
 
 def test_rubric_items_are_points_and_verdicts() -> None:

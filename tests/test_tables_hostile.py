@@ -167,7 +167,7 @@ def test_a_zip_bomb() -> None:
             b"</sheetData>", b"<row>" + b"<c/>" * tables_xlsx.MAX_CELLS + b"</row></sheetData>"
         ),
     )
-    assert f"has more than 600,000 cells, reached in {SHEET}" in refused(cells, "a.xlsx")
+    assert "has more than 600,000 cells" in refused(cells, "a.xlsx")
     far = repacked(PLAIN, SHEET, lambda xml: xml.replace(b'r="C2"', b'r="XFD2"'))
     assert len(graded(far, "a.xlsx")) == 2  # an empty cell far away
 
