@@ -156,9 +156,9 @@ CASES = (
         Kind.CANVAS_QUIZ,
         ("Q1", "Q2"),
         (
-            (2, "000815", "Q1", "Ice is less dense,\nso it floats.", None),
-            (2, "000815", "Q2", "carbon dioxide", None),
-            (4, "000817", "Q1", "", None),
+            (3, "000815", "Q1", "Ice is less dense,\nso it floats.", None),
+            (3, "000815", "Q2", "carbon dioxide", None),
+            (5, "000817", "Q1", "", None),
         ),
         4,
     ),
