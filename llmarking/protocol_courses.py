@@ -381,14 +381,14 @@ class Release(Wire):
 
 
 class StudentAnswerResult(Wire):
-    """One answer on a student's page."""
+    """One answer on a student's page; `checked` once a teacher has decided on it."""
 
     id: str
     question: str
     question_text: str
     text: str
     mark: float | None
-    full_mark: float | None
+    full_mark: float
     checked: bool
     comment: str | None
     points: list[PointResult]

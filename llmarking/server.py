@@ -23,6 +23,7 @@ from llmarking import (
     server_openai,
     server_refits,
     server_regrades,
+    server_releases,
     server_review,
     server_text,
 )
@@ -80,6 +81,7 @@ def create_app(
         server_review,
         server_refits,
         server_regrades,
+        server_releases,
         server_jobs,
         server_info,
         server_openai,
