@@ -80,15 +80,21 @@ class Job:
     @property
     def flags(self) -> tuple[str, ...]:
         """What its server is started with."""
-        ships = adapters.shipped(catalogue.resolve(self.model)) is not None
-        return ("--no-adapter",) if self.method == "prose" and ships else ()
+        ships = adapters.shipped(catalogue.resolve(self.model))
+        return ("--no-adapter",) if ships and self.method == "prose" else ()
+
+    @property
+    def adapter(self) -> str | None:
+        """What grades beside the model."""
+        ships = adapters.shipped(catalogue.resolve(self.model))
+        return ships.name if ships and self.method == "verdict" else None
 
     def folder(self, work: Path) -> Path | None:
-        """Where its answers are, if there are any."""
+        """Where its answers are, if there are any; runs with another adapter are other runs."""
         for path in sorted((work / folder_name(self.course)).glob("*/*/run.json")):
             what = read_run(path.parent)["configuration"]
-            mine = (self.model, self.method, EXAMPLES[self.shots])
-            if (what["model"], what["method"], what["shots"]) == mine:
+            mine = (self.model, self.adapter, self.method, EXAMPLES[self.shots])
+            if tuple(what[name] for name in ("model", "adapter", "method", "shots")) == mine:
                 return path.parent
         return None
 

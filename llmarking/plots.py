@@ -129,7 +129,7 @@ def _marks(axes: Axes, pairs: Sequence[Sequence[float]]) -> None:
     axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1, zorder=0)
     # The most frequent pair gets a circle that still fits between quarters of the full mark.
     axes.scatter(
-        teacher, mark, s=8 + 500 * count / count.max(), color=OURS, alpha=0.45, linewidth=0.6,
+        teacher, mark, s=500 * count / count.max(), color=OURS, alpha=0.45, linewidth=0.6,
         edgecolor=OURS,
     )  # fmt: skip
     axes.set(xlabel="teacher's share of the full mark", ylabel="our share", title="Marks")
@@ -145,7 +145,8 @@ def _questions(axes: Axes, rows: Sequence[tuple[str, Mapping[str, float | None]]
     for name, label, colour, marker in _SERIES:
         values = [_value(row[name]) for _, row in rows]
         axes.plot(values, places, marker, color=colour, label=label, markersize=6)
-    axes.hlines(places, axes.get_xlim()[0], 1, color=FAINT, linewidth=0.4, zorder=0)
+    axes.grid(axis="y", color=FAINT, linewidth=0.4)
+    axes.set_axisbelow(True)
     axes.set_yticks(places, [_named(code, row) for code, row in rows])
     axes.axvline(0, color=FAINT, linewidth=0.8)
     axes.set(xlim=(min(-0.05, axes.get_xlim()[0]), 1.02), title="Questions")

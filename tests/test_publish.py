@@ -17,7 +17,7 @@ from llmarking.engine import ScriptedEngine
 from llmarking.errors import InputError
 from llmarking.terminal import ExitCode
 
-MODEL = "SmolLM2-135M-Instruct"
+MODEL = "SmolLM2-1.7B-Instruct"  # of the catalogue, without an adapter that ships
 
 
 @pytest.fixture
@@ -93,7 +93,20 @@ def test_the_prose_method_is_run_on_the_bare_model() -> None:
     module = publish()
     prose, verdict = (module.Job(module.MODELS[0], m, "INT", "0") for m in ("prose", "verdict"))
     assert (prose.flags, verdict.flags) == (("--no-adapter",), ())
+    assert prose.adapter is None
+    assert verdict.adapter is not None
     assert module.Job(MODEL, "prose", "INT", "0").flags == ()
+
+
+def test_runs_with_another_adapter_are_other_runs(tmp_path: Path) -> None:
+    """After an adapter was trained anew under another name, everything is run again."""
+    module = publish()
+    job = module.Job(module.MODELS[0], "verdict", "INT", "0")
+    what = {"course": "INT", "model": job.model, "adapter": "old"}
+    folder = toy_run.write(tmp_path / "INT" / "m+old" / "verdict-0-v1", **what)
+    assert job.folder(tmp_path) is None
+    toy_run.write(tmp_path / "INT" / "m+new" / "verdict-0-v1", **{**what, "adapter": job.adapter})
+    assert job.folder(tmp_path) not in (None, folder)
 
 
 @pytest.mark.parametrize("which", ["answer", "question", "reference", "example"])
