@@ -29,6 +29,7 @@ demo: ## grade the example course with the default model and print the marks
 	@$(PY) scripts/demo.py $(ARGS)
 
 test: check ## everything CI runs: lint, types, docs, tests
+	@sh scripts/browser.sh
 	$(PY) -m pytest $(ARGS)
 
 check: ## lint, types, docs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
 import httpx
@@ -80,10 +80,13 @@ class Decoder(Protocol[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """A request and how to read its answer. None of them leaves a trace on the server.
+    """A request and how to read its answer.
 
     Attributes:
+        method: GET without content and POST with it, where nothing else is said.
         patient: whether it is worth trying again.
+        once: it leaves a trace on the server, so what may have arrived is not sent again.
+        slow: the server may work for long before it answers a GET.
     """
 
     path: str
@@ -91,18 +94,23 @@ class Call(Generic[T]):
     content: bytes | None = None
     stream: bool = False
     patient: bool = True
+    method: str | None = None
+    once: bool = False
+    slow: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def request(self, timeout: float) -> dict[str, Any]:
         """Arguments for httpx's `stream`; `timeout` is how long the server may work in silence."""
-        asks = self.content is None
+        bare = self.content is None
+        asks = bare and self.method is None
         return {
-            "method": "GET" if asks else "POST",
+            "method": self.method or ("GET" if bare else "POST"),
             "url": self.path,
             "content": self.content,
-            "headers": {} if asks else {"Content-Type": "application/json"},
+            "headers": {**({} if bare else {"Content-Type": "application/json"}), **self.headers},
             "timeout": httpx.Timeout(
                 connect=CONNECT_TIMEOUT,
-                read=min(timeout, 10.0) if asks else timeout,
+                read=min(timeout, 10.0) if asks and not self.slow else timeout,
                 write=30.0,
                 pool=None,
             ),
@@ -114,8 +122,8 @@ def generate(
     messages: Sequence[Message] | None,
     options: GenerateOptions,
 ) -> Call[GenerateResponse]:
-    content = _body(prompt=prompt, messages=messages, **options)
-    return Call("/generate", lambda: _Whole(_model(GenerateResponse)), content)
+    content = json_body(prompt=prompt, messages=messages, **options)
+    return Call("/generate", lambda: Whole(reader(GenerateResponse)), content)
 
 
 def stream_generate(
@@ -123,24 +131,33 @@ def stream_generate(
 ) -> Call[str]:
     if options.get("n", 1) != 1 or not isinstance(prompt, str | None):
         raise InputError("a stream carries one text: give one prompt, and no n above 1", field="n")
-    content = _body(prompt=prompt, messages=messages, **options, stream=True)
+    content = json_body(prompt=prompt, messages=messages, **options, stream=True)
     return Call("/generate", _TextSoFar, content, stream=True)
 
 
 def grade(question: AnyQuestion, answer: str, options: GradeOptions) -> Call[GradeResponse]:
-    content = _body(question=question_body(question), answer=answer, **options)
-    return Call("/grade", lambda: _Whole(_model(GradeResponse)), content)
+    content = json_body(question=question_body(question), answer=answer, **options)
+    return Call("/grade", lambda: Whole(reader(GradeResponse)), content)
 
 
 def stream_grade(question: AnyQuestion, answer: str, options: GradeOptions) -> Call[GradeEvent]:
-    content = _body(question=question_body(question), answer=answer, **options, stream=True)
+    content = json_body(question=question_body(question), answer=answer, **options, stream=True)
     return Call("/grade", _GradeEvents, content, stream=True)
 
 
-def _body(**fields: Any) -> bytes:
-    given = {name: value for name, value in fields.items() if value is not None}
+def json_body(**fields: Any) -> bytes:
+    """What is given, as JSON; None is left out."""
+    return encoded({name: value for name, value in fields.items() if value is not None})
+
+
+def encoded(value: Any) -> bytes:
+    """A value as JSON in UTF-8.
+
+    Raises:
+        InputError: it can't be written so.
+    """
     try:
-        return json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise InputError("the text holds bytes that are not valid UTF-8") from None
     except ValueError as error:
@@ -192,7 +209,7 @@ def _marked(question: Question) -> str:
     return "".join([*parts, question.reference[position:]])
 
 
-class _Whole(Generic[T]):
+class Whole(Generic[T]):
     """One value from a whole body."""
 
     def __init__(self, read: Callable[[bytes], T]) -> None:
@@ -268,12 +285,12 @@ class _GradeEvents:
         event, data = self._event, b"\n".join(self._data)
         self._event, self._data = "", []
         if event == "point":
-            yield "point", _readable(_model(PointResult), data)
+            yield "point", _readable(reader(PointResult), data)
         elif event == "reason":
-            yield "reason", _readable(_model(PointReason), data)
+            yield "reason", _readable(reader(PointReason), data)
         elif event == "grade":
             self._done = True
-            yield "grade", _readable(_model(GradeResponse), data)
+            yield "grade", _readable(reader(GradeResponse), data)
         elif event == "error":
             raise refusal(_readable(json.loads, data))
 
@@ -290,7 +307,7 @@ def _readable(read: Callable[[bytes], T], data: bytes) -> T:
         raise Unreadable(str(error).splitlines()[0]) from error
 
 
-def _model(kind: type[T]) -> Callable[[bytes], T]:
+def reader(kind: type[T]) -> Callable[[bytes], T]:
     """A reader that passes over what a newer server may say besides what is known here."""
     adapter = TypeAdapter(kind)
     return lambda data: adapter.validate_json(data, extra="ignore")
@@ -300,6 +317,6 @@ class _Models(BaseModel):
     models: list[ModelCard]
 
 
-READY: Call[None] = Call("/health/ready", lambda: _Whole(lambda data: None), patient=False)
-MODELS = Call("/models", lambda: _Whole(lambda data: _model(_Models)(data).models))
-METRICS = Call("/metrics", lambda: _Whole(bytes.decode))
+READY: Call[None] = Call("/health/ready", lambda: Whole(lambda data: None), patient=False)
+MODELS = Call("/models", lambda: Whole(lambda data: reader(_Models)(data).models))
+METRICS = Call("/metrics", lambda: Whole(bytes.decode))

@@ -28,6 +28,8 @@ from llmarking.calls import (
     GradeOptions,
     PointReason,
 )
+from llmarking.calls_courses import AsyncCourseMethods, CourseMethods
+from llmarking.calls_jobs import AsyncJobMethods, JobMethods
 from llmarking.domain import Message
 from llmarking.errors import ServerUnreachable
 from llmarking.protocol import GenerateResponse, GradeResponse, ModelCard
@@ -46,7 +48,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Client:
+class Client(JobMethods, CourseMethods):
     """Blocking client; safe to share between threads.
 
     Args:
@@ -153,7 +155,7 @@ class Client:
         return value
 
     def _run(self, call: Call[T]) -> Generator[T, None, None]:
-        attempts = Attempts(self._site, stream=call.stream, patient=call.patient)
+        attempts = Attempts(self._site, stream=call.stream or call.once, patient=call.patient)
         while True:
             began = False
             try:
@@ -173,7 +175,7 @@ class Client:
             self._sleep(pause)
 
 
-class AsyncClient:
+class AsyncClient(AsyncJobMethods, AsyncCourseMethods):
     """`Client` for asyncio: the same methods and arguments.
 
     Use `contextlib.aclosing` around a stream that may be left before its end: it stops the server.
@@ -274,7 +276,7 @@ class AsyncClient:
         return value
 
     async def _run(self, call: Call[T]) -> AsyncGenerator[T, None]:
-        attempts = Attempts(self._site, stream=call.stream, patient=call.patient)
+        attempts = Attempts(self._site, stream=call.stream or call.once, patient=call.patient)
         while True:
             began = False
             try:

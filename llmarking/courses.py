@@ -61,11 +61,21 @@ def read(path: str | Path) -> Course:
     Raises:
         DataError: the file can't be read, or something in it is wrong.
     """
-    file = str(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        data = Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"the course can't be read: {error.strerror}", file=file) from None
+        raise DataError(f"the course can't be read: {error.strerror}", file=str(path)) from None
+    return parse(data, str(path))
+
+
+def parse(data: bytes, file: str) -> Course:
+    """Check the content of a course file; `file` is its name in what is said about it.
+
+    Raises:
+        DataError: something in it is wrong.
+    """
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError("the course is not UTF-8 text", file=file) from None
     try:

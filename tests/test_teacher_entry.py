@@ -1,110 +1,294 @@
-"""The teacher's page over a real server on the engine without a model, through its HTTP API."""
+"""The teacher's pages in a browser, over a real server on the engine without a model."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
+import json
+import logging
 import re
-import socket
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import uvicorn
-from conftest import ServerFactory, wait_until
-from gradio_client import Client, handle_file
+from browser import chromium, serving_pages, walk
+from conftest import serving, wait_until
 
-from llmarking import tables, ui
+from llmarking.client import Client
+from llmarking.engine import ScriptedEngine
+from llmarking.settings import ServerSettings
+from llmarking.store import open_store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.filterwarnings("default")  # gradio's own warnings
 
-KEY = "a-key-of-this-test"
+KEY = "key-of-this-test-3f81"
+CANARY = "kanarienvogel-7c1f"
+EVIL = (
+    f'{CANARY} <img src="/{CANARY}.png" onerror="document.title=1">'
+    " <script>document.title=2</script>"
+)
+
+
+def quote(prompt: str) -> str:
+    """What the model writes as evidence and reason: the first words of the answer."""
+    said = re.findall(r"(?:Student|Answer)[^\n]*:?\n+([^\n]{12,})", prompt)
+    return json.dumps({"evidence": (said or ["no words"])[-1][:30], "reason": "It says so."})
+
+
+@dataclass
+class Site:
+    """A server and the pages in front of it."""
+
+    server: str
+    pages: str
+    client: Client
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("pages")
+    store = open_store(f"sqlite:///{folder / 'llmarking.db'}")
+    engine = ScriptedEngine(reply=quote, delay=0.01)
+    with (
+        contextlib.closing(store),
+        serving(engine, ServerSettings(api_keys=(KEY,)), store) as server,
+        serving_pages(str(server), folder) as pages,
+        Client(server, KEY) as client,
+    ):
+        yield Site(str(server), pages, client)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@dataclass
+class Visit:
+    """A page, and what it asked for and complained about."""
+
+    page: Page
+    urls: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
-def page(live_server_factory: ServerFactory, tmp_path: Path) -> Iterator[str]:
-    """The page's address; it and the server want the key."""
-    server = live_server_factory(api_keys=(KEY,))
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    app = ui.create_app(str(server), KEY, tmp_path)
-    running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    wait_until(lambda: running.started or not thread.is_alive())
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    running.should_exit = True
-    thread.join(timeout=15)
-    listener.close()
+def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    """Open a page in a fresh profile."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**view: Any) -> Visit:
+            size = {"width": 1280, "height": 900}
+            context = browser.new_context(**({"viewport": size, "locale": "en-GB"} | view))
+            stack.callback(context.close)
+            made = Visit(context.new_page())
+            made.page.set_default_timeout(30_000)
+            made.page.on("request", lambda request: made.urls.append(request.url))
+            made.page.on("pageerror", lambda error: made.errors.append(str(error)))
+            return made
+
+        yield start
 
 
-def test_the_page_wants_the_key_and_nothing_from_elsewhere(page: str) -> None:
-    with httpx.Client(base_url=page, follow_redirects=True) as http:
-        assert http.get("/config").status_code == 401
-        assert http.post("/login", data={"username": "x", "password": "no"}).status_code == 400
-        assert http.post("/login", data={"username": "x", "password": KEY}).status_code == 200
-        html = http.get("/")
-        assert html.status_code == 200
-        assert "LLMarking" in html.text
-        tags = re.findall(r"<(?:script|link)\b[^>]*>", html.text)
+def no_shot(page: Page, name: str) -> None:
+    """Pictures are taken by the script only."""
+
+
+def test_a_teacher_uploads_grades_reviews_and_exports(
+    site: Site, visit: Callable[..., Visit], tmp_path: Path
+) -> None:
+    made = visit()
+    page = made.page
+    walk.log_in(page, site.pages, KEY)
+    files = walk.class_files(tmp_path)
+    course, exported = walk.walk(page, files, no_shot)
+    before = list(csv.reader(io.StringIO(files[1].read_text("utf-8"))))
+    after = list(csv.reader(io.StringIO(exported.decode("utf-8"))))
+    assert [row[: len(before[0])] for row in after] == before
+    assert after[0][-2:] == ["LLMarking mark", "LLMarking feedback"]
+    assert all(row[-2] for row in after[1:])
+    marks = {row.position: row.mark for row in site.client.answers(course, limit=1000).answers}
+    assert [float(row[-2]) for row in after[1:]] == [marks[n] for n in sorted(marks)]
+    decided = site.client.course(course).decided
+    assert sum("the teacher" in row[-1] for row in after) == decided >= 5
+    assert made.errors == []
+    # What was loaded came from the pages themselves.
+    assert {url.split("/")[2] for url in made.urls if "://" in url} == {site.pages.split("/")[2]}
+
+
+@pytest.fixture
+def course(site: Site) -> str:
+    """A class of three students; two of them wrote the same, one wrote what nobody should run."""
+    question = {
+        "code": "Q1",
+        "text": "What is a hash table?",
+        "reference": "It <Point1:2>stores pairs<Point1:2> and <Point2:1>is fast<Point2:1>.",
+    }
+    texts = [EVIL, "It stores pairs under keys.", "It stores pairs under keys."]
+    answers = [
+        {"student": f"00{n}", "name": CANARY, "question": "Q1", "text": text}
+        for n, text in enumerate(texts)
+    ]
+    made = site.client.create_job(
+        {"course": {"name": "Class <8a>"}, "questions": [question], "answers": answers}
+    )
+    wait_until(lambda: site.client.job(made.id).state == "finished")
+    return made.course
+
+
+def open_review(page: Page, site: Site, course: str) -> None:
+    """The review of a class, logged in and ready for the keyboard."""
+    walk.log_in(page, site.pages, KEY)
+    page.goto(f"{site.pages}/?course={course}")
+    page.wait_for_selector("#panel .lm-panel:visible")
+    page.wait_for_selector("#histogram .lm-chart")
+
+
+def goto_answer(page: Page, text: str) -> None:
+    """Click an answer in the queue."""
+    page.click(f"#queue tr:has-text('{text}') >> nth=0")
+    page.wait_for_function(
+        "(text) => document.querySelector('.lm-text')?.innerText.includes(text)", arg=text
+    )
+
+
+def test_a_decision_goes_to_identical_answers_and_comes_back(
+    site: Site, visit: Callable[..., Visit], course: str
+) -> None:
+    page = visit().page
+    open_review(page, site, course)
+    goto_answer(page, "It stores pairs")
+    assert "1 identical" in page.locator(".lm-same").inner_text()
+    page.keyboard.press("1")
+    page.keyboard.press("a")
+    page.wait_for_selector("#message >> text=1 identical answers are decided")
+    states = [row.state for row in site.client.answers(course).answers]
+    assert states == ["proposed", "overridden", "overridden"]
+    page.keyboard.press("u")
+    page.wait_for_selector("#message >> text=as it was before")
+    assert {row.state for row in site.client.answers(course).answers} == {"proposed"}
+    goto_answer(page, "It stores pairs")
+    page.keyboard.press("i")  # only this one
+    page.keyboard.press("a")
+    page.wait_for_selector("#message >> text=is decided")
+    assert site.client.course(course).decided == 1
+    assert len({row.mark_id for row in site.client.answers(course).answers}) == 3
+
+
+def test_two_teachers_never_overwrite_each_other(
+    site: Site, visit: Callable[..., Visit], course: str
+) -> None:
+    page = visit().page
+    open_review(page, site, course)
+    goto_answer(page, CANARY)
+    answer = site.client.answer(walk.answer_shown(page))
+    others = {verdict: not held for verdict, held in answer.verdicts.items()}
+    site.client.decide(answer.id, others, expected_mark_id=answer.mark_id)
+    page.keyboard.press("a")
+    page.wait_for_selector("#message >> text=Somebody else decided")
+    assert site.client.answer(answer.id).verdicts == others
+    pressed = page.locator(".lm-toggle").evaluate_all(
+        "(all) => all.map((one) => one.getAttribute('aria-pressed') === 'true')"
+    )
+    assert pressed == list(others.values())
+
+
+def test_the_queue_is_filtered(site: Site, visit: Callable[..., Visit], course: str) -> None:
+    page = visit().page
+    open_review(page, site, course)
+    assert page.locator("#queue [data-row]").count() == 3
+    page.keyboard.press("i")
+    page.keyboard.press("a")
+    page.wait_for_selector("#message .lm-good")
+    page.click("#which input")
+    page.click("[role=option]:has-text('decided') >> nth=-1")
+    page.wait_for_function("() => document.querySelectorAll('#queue [data-row]').length === 1")
+    assert "confirmed" in page.locator("#queue").inner_text()
+
+
+def test_nothing_of_a_student_is_run_logged_stored_or_in_an_address(
+    site: Site,
+    visit: Callable[..., Visit],
+    course: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    made = visit()
+    page = made.page
+    open_review(page, site, course)
+    goto_answer(page, CANARY)
+    page.click(".lm-question summary")
+    page.keyboard.press("a")
+    page.wait_for_selector("#message .lm-good")
+    page.click("#go-export")
+    page.wait_for_selector(".lm-download:visible")
+    # A file at fault, whose content is quoted in what is said about it.
+    page.goto(site.pages)
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text(f"question_code,question,reference_answer\nQ1,{CANARY},\n", "utf-8")
+    page.locator("#questions-file input[type=file]").set_input_files(wrong)
+    page.wait_for_selector(".lm-problem:visible")
+    assert page.title() == "LLMarking"
+    assert made.errors == []
+    assert [url for url in made.urls if CANARY in url or KEY in url] == []
+    kept = page.evaluate(
+        "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+    )
+    assert CANARY not in kept
+    assert KEY not in kept
+    assert page.context.cookies()[0]["httpOnly"]
+    said = caplog.text + "".join(capfd.readouterr())
+    assert CANARY not in said
+    assert KEY not in said
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("locale", "word"), [("en-GB", "Accept"), ("zh-CN", "确认")])
+def test_a_tablet_shows_it_all_without_scrolling_sideways(
+    site: Site, visit: Callable[..., Visit], course: str, scheme: str, locale: str, word: str
+) -> None:
+    page = visit(viewport={"width": 768, "height": 1024}, color_scheme=scheme, locale=locale).page
+    open_review(page, site, course)
+    assert word in page.locator(".lm-keys").inner_text()
+    wide = "[...document.querySelectorAll('.lm-panel *, .lm-queue, #steps, .lm-top')]"
+    right = page.evaluate(f"Math.max(...{wide}.map((e) => e.getBoundingClientRect().right))")
+    assert right <= 768
+    assert page.evaluate("document.documentElement.scrollWidth") <= 768
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(map(int, re.findall(r"\d+", colour)[:3]))
+    assert (brightness < 150) == (scheme == "dark")
+
+
+def test_exports_need_the_login_and_tell_what_is_wrong(site: Site, course: str) -> None:
+    with httpx.Client(base_url=site.pages) as http:
+        path = f"/export?course={course}&kind=csv"
+        assert http.get(path).status_code == 303
+        assert http.post("/login", data={"key": KEY}).status_code == 303
+        file = http.get(path)
+        assert file.status_code == 200
+        assert file.headers["content-disposition"].startswith("attachment;")
+        assert file.headers["cache-control"] == "no-store"
+        assert "stores pairs" in file.text
+        assert http.get(f"/export?course={course}&kind=exe").status_code == 400
+        assert http.get(f"/export?course={course}&upload=none").status_code == 400
+        assert http.get("/export?course=none&kind=csv").status_code in (400, 404)
+
+
+def test_the_pages_fetch_nothing_from_elsewhere(site: Site) -> None:
+    with httpx.Client(base_url=site.pages, follow_redirects=True) as http:
+        http.post("/login", data={"key": KEY})
+        html = http.get("/").text
+        tags = re.findall(r"<(?:script|link)\b[^>]*>", html)
         outside = [tag for tag in tags if re.search(r"(?:src|href)=[\"']?(?:https?:)?//", tag)]
-        assert [tag for tag in outside if page not in tag] == []
-        assert "default-src 'self'" in html.headers["content-security-policy"]
-        assert http.get("/theme.css").status_code == 200
-        assert "fonts.googleapis" not in html.text + http.get("/theme.css").text
-
-
-def test_a_class_is_graded_reviewed_and_exported(page: str, tmp_path: Path) -> None:
-    client = Client(page, auth=("teacher", KEY), verbose=False, analytics_enabled=False)
-    first, second = (ui.SAMPLE / f"EXAMPLE_CSV{n}.csv" for n in (1, 2))
-    assert "10 questions" in client.predict(handle_file(first), api_name="/questions")
-    said = client.predict(handle_file(second), api_name="/answers")
-    assert "140 answers in EXAMPLE_CSV2.csv" in said
-    job = client.submit(api_name="/grade")
-    progress, table = job.result(timeout=120)
-    assert progress == "140 of 140 graded"
-    assert len(table["data"]) == 140
-    text, _, mark = client.predict(table["data"][0][0], api_name="/open")
-    assert text
-    assert mark.startswith(f"No. {table['data'][0][0]}: ")
-    client.predict([], api_name="/override")
-    exported = client.predict(api_name="/export")
-    out = tables.detect(Path(exported).read_bytes(), "out.csv").grid.rows
-    before = tables.detect(second.read_bytes(), "in.csv").grid.rows
-    assert [row.raw[:3] for row in out] == [row.raw for row in before]
-    assert all(row[3] for row in out)
-    changed = out[int(table["data"][0][0])]
-    assert changed[3] == "0"
-    assert changed[4].endswith("decided by the teacher")
-    assert not [path for path in tmp_path.rglob("EXAMPLE_CSV[12].csv") if path.is_file()]
-
-
-async def test_problems_and_stopping_are_told(
-    live_server_factory: ServerFactory, tmp_path: Path
-) -> None:
-    page = ui.Page(str(live_server_factory()), None, tmp_path)
-    session = ui.Session()
-    wrong = tmp_path / "a.csv"
-    wrong.write_text("QuestionCode,StudentAns\nNONE,x\n")
-    assert "140 answers" in page.sample(session)
-    assert "Problem: a.csv, line 2, column QuestionCode" in page.answers(str(wrong), session)
-    assert not wrong.exists()
-    assert [said async for said, _ in page.grade(session)] == ["Upload a class first."]
-    page.sample(session)
-    async for _ in page.grade(session):
-        page.stop(session)
-    assert not session.running
-    last = [said async for said, _ in page.grade(session)][-1]
-    assert last == "140 of 140 graded"
-    assert list(ui.Session().results) == []
-
-
-async def test_a_refused_key_ends_grading(
-    live_server_factory: ServerFactory, tmp_path: Path
-) -> None:
-    page = ui.Page(str(live_server_factory(api_keys=(KEY,))), "wrong", tmp_path)
-    session = ui.Session()
-    page.sample(session)
-    said = [said async for said, _ in page.grade(session)][-1]
-    assert said.startswith("0 of 140 graded; ")
-    assert len(session.failures) <= ui.AT_ONCE
+        assert [tag for tag in outside if site.pages not in tag] == []
+        assert "fonts.googleapis" not in html + http.get("/theme.css").text

@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+"""Walk through the teacher's pages in a browser, and keep pictures of them for the documents.
+
+It needs chromium and a running server, and takes the pages as they come: every step waits for what
+the page should show and fails where it does not.
+
+examples:
+  python scripts/screenshots.py --out docs/images
+  python scripts/screenshots.py --url http://gpu-box:8000 --out /tmp/pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from llmarking import courses
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).resolve().parents[1]
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# Quiet, and nothing of its own over the network.
+ARGUMENTS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+STUDENTS = ("Amara Obi", "Ben Katz", "Chloé Roux", "Dai Lin", "Elif Kaya", "Femi Ade")
+PATIENCE = 480.0  # seconds for a class to be graded
+Shot = Callable[["Page", str], None]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser with a fresh profile.
+
+    Raises:
+        FileNotFoundError: there is no chromium.
+    """
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        raise FileNotFoundError("no chromium here; on Debian: apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+def class_files(folder: Path, questions: int = 3, answers: int = 8) -> tuple[Path, Path]:
+    """A questions file and an answers file, made of the example course.
+
+    Ids have leading zeros, and one answer is there twice.
+    """
+    course = courses.example_course()
+    asked, given = io.StringIO(), io.StringIO()
+    first, second = csv.writer(asked), csv.writer(given)
+    first.writerow(["question_code", "question", "full_mark", "reference_answer"])
+    second.writerow(["student_id", "name", "question_code", "answer", "remarks"])
+    for question in course.questions[:questions]:
+        points = question.reference
+        for point in question.points:
+            tag = f"<Point{point.id}:{point.mark:g}>"
+            points = points.replace(point.cases[0], f"{tag}{point.cases[0]}{tag}")
+        first.writerow([question.code, question.text, f"{question.full_mark:g}", points])
+        texts = [answer.text for answer in course.answers_to(question)[: answers - 1]]
+        for number, text in enumerate([*texts, texts[0]]):
+            name = STUDENTS[number % len(STUDENTS)]
+            second.writerow([f"{number + 7:04}", name, question.code, text, "  kept as it is "])
+    paths = folder / "questions.csv", folder / "class 7b.csv"
+    for path, written in zip(paths, (asked, given), strict=True):
+        path.write_text(written.getvalue(), encoding="utf-8", newline="")
+    return paths
+
+
+def log_in(page: Page, address: str, key: str | None) -> None:
+    """Open the pages, with the server's key where one is asked for."""
+    page.goto(address)
+    if key is not None and page.locator("#key").count():
+        page.fill("#key", key)
+        page.keyboard.press("Enter")
+    page.wait_for_selector("#sample:visible")
+
+
+def hand_in(page: Page, files: tuple[Path, Path], shot: Shot, *, explain: bool = True) -> str:
+    """Upload two files, check what was understood, start; return the new course's id."""
+    shot(page, "upload")
+    page.locator("#questions-file input[type=file]").set_input_files(files[0])
+    page.wait_for_selector("text=/questions, \\d+ points|道题/")
+    page.locator("#answers-file input[type=file]").set_input_files(files[1])
+    page.wait_for_selector("#preview table")
+    if page.locator("#explain input").is_checked() != explain:
+        page.locator("#explain input").click()
+    page.fill("#class-name textarea, #class-name input", "Class 7b")
+    shot(page, "check")
+    page.click("#start")
+    page.wait_for_url("**/?course=*")
+    (course,) = parse_qs(urlsplit(page.url).query)["course"]
+    return course
+
+
+def watch(page: Page, shot: Shot) -> None:
+    """See it being graded, reload in the middle, and wait for the end."""
+    page.wait_for_selector("#progress .lm-said:visible")
+    page.reload()
+    # A class that is finished meanwhile opens at its review; the grading is one step back.
+    page.wait_for_selector("#progress .lm-said:visible, #panel .lm-panel:visible")
+    if page.locator("#progress .lm-said:visible").count():
+        shot(page, "grade")
+        page.wait_for_function(
+            "/finished|已完成/.test(document.querySelector('#progress').innerText)",
+            timeout=PATIENCE * 1000,
+        )
+        page.click("#go-review")
+    page.wait_for_selector("#panel .lm-panel:visible")
+
+
+def review(page: Page, shot: Shot) -> None:
+    """Decide by keyboard: change a point, accept, undo, accept again, go on."""
+    page.wait_for_selector("#histogram .lm-chart")
+    shot(page, "review")
+    shown = answer_shown(page)
+    before = page.locator("#panel output").inner_text()
+    page.keyboard.press("1")
+    assert page.locator("#panel output").inner_text() != before, "the mark follows the points"
+    page.keyboard.press("a")
+    page.wait_for_selector("#message .lm-good")
+    page.wait_for_function(
+        "(id) => document.querySelector('.lm-panel').dataset.answer != id", arg=shown
+    )
+    page.keyboard.press("u")
+    page.wait_for_function(
+        "(id) => document.querySelector('.lm-panel').dataset.answer == id", arg=shown
+    )
+    page.wait_for_function("() => !document.querySelector('.lm-panel .lm-overridden')")
+    for _ in range(8):
+        shown = answer_shown(page)
+        page.keyboard.press("a")
+        page.wait_for_function(
+            "(id) => document.querySelector('.lm-panel')?.dataset.answer != id", arg=shown
+        )
+    page.click("#refit")
+    page.wait_for_selector("#discard:visible")
+    page.locator("#corrections").scroll_into_view_if_needed()
+    shot(page, "class")
+
+
+def answer_shown(page: Page) -> str:
+    """The id of the answer in the panel."""
+    return page.locator(".lm-panel").get_attribute("data-answer") or ""
+
+
+def export(page: Page, shot: Shot) -> bytes:
+    """Download the teacher's own file with marks."""
+    page.click("#go-export")
+    page.wait_for_selector(".lm-download:visible")
+    shot(page, "export")
+    with page.expect_download() as download:
+        page.click(".lm-own .lm-download")
+    return Path(download.value.path()).read_bytes()
+
+
+def walk(page: Page, files: tuple[Path, Path], shot: Shot) -> tuple[str, bytes]:
+    """The whole way of a teacher who is logged in; return the course and the exported file."""
+    course = hand_in(page, files, shot)
+    watch(page, shot)
+    review(page, shot)
+    return course, export(page, shot)
+
+
+@contextmanager
+def pages(url: str | None) -> Iterator[str]:
+    """`teacher_entry.py` on a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, str(ROOT / "teacher_entry.py"), "--port", str(port)]
+    with subprocess.Popen(command + (["--url", url] if url else [])) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise TimeoutError("the pages did not start")
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def _camera(out: Path, suffix: str, wanted: Sequence[str] | None = None) -> Shot:
+    def shot(page: Page, name: str) -> None:
+        if wanted is None or name in wanted:
+            page.wait_for_timeout(700)  # animations end, fonts arrive
+            page.screenshot(path=out / f"{name}{suffix}.png")
+            print(out / f"{name}{suffix}.png", flush=True)
+
+    return shot
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--url", help="the server (default: as for every script)")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for the pictures")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    key = os.environ.get("LLMARKING_API_KEY")
+    views: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("-dark-tablet", {"color_scheme": "dark", "viewport": {"width": 768, "height": 1024}}),
+        ("-zh", {"locale": "zh-CN", "viewport": {"width": 1280, "height": 860}}),
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pages(options.url) as address,
+        chromium() as browser,
+    ):
+        files = class_files(Path(folder))
+        first = browser.new_context(viewport={"width": 1280, "height": 860}, locale="en-GB")
+        page = first.new_page()
+        log_in(page, address, key)
+        course, _ = walk(page, files, _camera(options.out, ""))
+        for suffix, view in views:
+            page = browser.new_context(**view).new_page()
+            log_in(page, address, key)
+            page.goto(f"{address}/?course={course}")
+            page.wait_for_selector("#histogram .lm-chart")
+            _camera(options.out, suffix)(page, "review")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
