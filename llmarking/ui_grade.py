@@ -6,6 +6,7 @@ or opened a second time.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -21,7 +22,9 @@ from llmarking.ui_texts import Language, duration, say
 
 PAGE = 50
 EVERY = 1.5  # seconds between two looks at a job that runs
+TABLE_EVERY = 6.0  # seconds between two tables of it
 OVER = ("finished", "cancelled")
+Seen = tuple[tuple[Any, ...], float]
 
 
 class GradeParts(NamedTuple):
@@ -48,7 +51,7 @@ class GradePage:
         self._desk = desk
 
     async def look(
-        self, course: str, offset: int, seen: tuple[Any, ...] | None, request: gr.Request
+        self, course: str, offset: int, seen: Seen | None, request: gr.Request
     ) -> list[Any]:
         """How far it is: progress, four buttons, table, place, what was seen, timer."""
         return await self._look(course, offset, seen, request)
@@ -59,7 +62,7 @@ class GradePage:
 
     @told
     async def _look(
-        self, course: str, offset: int, seen: tuple[Any, ...] | None, request: gr.Request
+        self, course: str, offset: int, seen: Seen | None, request: gr.Request
     ) -> list[Any]:
         language, client = self._desk.language(request), self._desk.client(request)
         job = _current(await client.jobs(course)) if course else None
@@ -69,7 +72,11 @@ class GradePage:
             return [said, *hidden, gr.skip(), "", "", None, gr.Timer(active=False)]
         now = (job.id, job.state, job.counts.graded, job.counts.failed, offset)
         table: list[Any] = [gr.skip(), gr.skip()]
-        if now != seen:
+        shown, since = seen or ((), -TABLE_EVERY)
+        # Rows cost the server more than counts; nobody reads a table that changes all the time.
+        due = job.state in OVER or time.monotonic() - since >= TABLE_EVERY
+        if now != shown and due:
+            shown, since = now, time.monotonic()
             page = await client.answers(course, order="upload", offset=offset, limit=PAGE)
             table = [results(page, language), _page_of(page, offset, language)]
         running = job.state in ("queued", "running")
@@ -82,7 +89,7 @@ class GradePage:
             gr.Button(visible=job.state not in OVER),
             gr.Button(interactive=job.counts.graded > 0),
             *table,
-            now,
+            (shown, since),
             gr.Timer(active=job.state not in OVER),
         ]
 
