@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,8 @@ class Store:
         self.engine = engine
         self._lock = lock
         self._writing = engine.execution_options(llmarking_write=True)
+        # SQLite has one writer, and lets the others sleep and look again; so ours queue here.
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else None
 
     @property
     def shared(self) -> bool:
@@ -116,8 +119,9 @@ class Store:
         Raises:
             StoreError: the database can't be written, and why.
         """
-        with self._translated(), self._writing.begin() as tx:
-            yield tx
+        with self._translated(), self._turn or contextlib.nullcontext():
+            with self._writing.begin() as tx:
+                yield tx
 
     def now(self) -> float:
         """Seconds since 1970 by the database's clock."""
