@@ -133,7 +133,8 @@ class Run:
 
     Attributes:
         kills: how often the server is killed, at most; fewer if the job is finished before.
-        calm: the longest time between two kills, in seconds.
+        calm: a kill by the clock comes within so many seconds of a start; the other kind comes when
+            so and so many answers are graded.
     """
 
     server: Server
@@ -145,31 +146,40 @@ class Run:
     killed: int = 0
     job: str | None = None
     replies: set[str] = field(default_factory=set)
+    _strike_at: float = float("inf")
+    _strike_when: float = float("inf")
 
     def finish(self, seconds: float) -> dict[str, Any]:
         """Bring the job to its end whatever happens; returns the job."""
         deadline = time.monotonic() + seconds
-        self.server.start()
-        strike = self._next_strike()
+        graded = 0
+        self._begin(graded)
         with httpx.Client(timeout=30) as http:
             while time.monotonic() < deadline:
-                if time.monotonic() >= strike:
+                if time.monotonic() >= self._strike_at or graded >= self._strike_when:
                     self.server.kill()
                     self.killed += 1
-                    self.server.start()
-                    strike = self._next_strike()
+                    self._begin(graded)
                 self.server.check()
                 with contextlib.suppress(httpx.TransportError):
                     found = self._step(http)
                     if found is not None and found["state"] == "finished":
                         return found
-                time.sleep(0.02)
+                    graded = found["counts"]["graded"] if found is not None else graded
+                time.sleep(0.005)
         raise Amiss(f"the job was not finished after {seconds:.0f} s")
 
-    def _next_strike(self) -> float:
+    def _begin(self, graded: int) -> None:
+        """Start the server and settle when it is to be killed."""
+        self.server.start()
+        self._strike_at = self._strike_when = float("inf")
         if self.killed >= self.kills:
-            return float("inf")
-        return time.monotonic() + self.chance.uniform(0, self.calm)
+            return
+        if self.chance.random() < 1 / 3:
+            self._strike_at = time.monotonic() + self.chance.uniform(0, self.calm)
+        else:
+            left = len(self.body["answers"]) - graded
+            self._strike_when = graded + self.chance.uniform(1, max(2, left * 0.7))
 
     def _step(self, http: httpx.Client) -> dict[str, Any] | None:
         """Hand in the class until that has been answered; then ask how far it is."""
@@ -322,7 +332,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     p.add_argument("--model", default="scripted")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--calm", type=float, default=4.0, help="seconds between kills, at most")
+    p.add_argument("--calm", type=float, default=2.5, help="kills by the clock: seconds, at most")
     p.add_argument("--engine-flag", action="append", default=[], help="passed to the server")
     return p
 

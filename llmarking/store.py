@@ -119,9 +119,9 @@ class Store:
         Raises:
             StoreError: the database can't be written, and why.
         """
-        with self._translated(), self._turn or contextlib.nullcontext():
-            with self._writing.begin() as tx:
-                yield tx
+        turn = self._turn or contextlib.nullcontext()
+        with self._translated(), turn, self._writing.begin() as tx:
+            yield tx
 
     def now(self) -> float:
         """Seconds since 1970 by the database's clock."""
