@@ -74,7 +74,9 @@ def detect(
     header = _header(grid)
     headers = [cell.strip() for cell in grid.rows[header].values]
     _check_shape(grid, header)
-    below = grid.rows[header + 1 :]
+    # A blank line has one cell; recognisers look at any place of any row.
+    nothing = ("",) * len(headers)
+    below = [Row(row.line, nothing) if row.blank else row for row in grid.rows[header + 1 :]]
     guess = recognise(headers, below)
     notes = [*grid.notes, *guess.notes]
     if header > 0 and any(not row.blank for row in grid.rows[:header]):

@@ -20,6 +20,7 @@ _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _BREAK = re.compile(r"\r\n|\r|\n")
 _SEPARATOR = re.compile(r'\s*"?sep=([,;\t])"?[ \t]*(?:\r\n|\r|\n)')
 _SAMPLE = 50
+_SAMPLE_SIZE = 4 * 2**20
 
 
 def read(data: bytes, file: str, encoding: str | None = None) -> Grid:
@@ -77,6 +78,7 @@ def _delimiter(text: str) -> str:
     """The delimiter under which the first records are most alike, then the one with most cells."""
     if named := _SEPARATOR.match(text):
         return named[1]
+    text = text[:_SAMPLE_SIZE]
     best, best_score = ",", (0.0, 0)
     for delimiter in DELIMITERS:
         widths: list[int] = []
