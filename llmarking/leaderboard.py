@@ -54,7 +54,7 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Every run below a folder, by course and then by kappa, best first.
+    """Every run below a folder that has a teacher, by course and then by kappa, best first.
 
     Raises:
         DataError: the metrics of one can't be read.
@@ -64,12 +64,15 @@ def entries(folder: Path) -> list[Entry]:
     for path in sorted(folder.rglob("metrics.json")):
         try:
             numbers = json.loads(path.read_text(encoding="utf-8"))
-            numbers["model"]["points"], numbers["planned"], numbers["graded"]
+            compared = any(numbers["model"][level] for level in COLUMNS)
+            numbers["planned"], numbers["graded"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"no metrics of a run: {error}", file=str(path)) from None
         entry = Entry(path.parent, read_run(path.parent)["configuration"], numbers)
-        # A run that was published is below the folder twice.
-        if (entry.configuration, numbers) not in ((e.configuration, e.metrics) for e in found):
+        # A run that was published is below the folder twice; without a teacher there is no rank.
+        if compared and (entry.configuration, numbers) not in (
+            (e.configuration, e.metrics) for e in found
+        ):
             found.append(entry)
     if not found:
         raise InputError(f"there is no run below {folder}; a run has a metrics.json")

@@ -69,6 +69,8 @@ def title(run: Mapping[str, Any]) -> str:
 def headline(metrics: Mapping[str, Any]) -> str:
     """F1(True) beside its baseline, and what did not come back as it should, in sentences."""
     said = []
+    if not any(metrics["model"][level] for level in LEVELS):
+        said.append("The course holds no verdict and no mark of a teacher to compare with.")
     if points := metrics["model"]["points"]:
         ours = estimate(points["pooled"]["f1_true"])
         theirs = estimate(metrics["baselines"]["all_true"]["points"]["pooled"]["f1_true"])

@@ -234,6 +234,52 @@ def test_failed_answers_are_listed(
     assert again.metrics == whole.metrics
 
 
+def test_what_fails_once_is_tried_again(live_server_factory: Serve, tmp_path: Path) -> None:
+    """An engine that stumbles over an answer costs nothing but time."""
+    stumbled: list[str] = []
+
+    def odds(prompt: str) -> float:
+        if "So the potato is drier and lighter after" in prompt and not stumbled:
+            stumbled.append(prompt)
+            raise RuntimeError("no odds")
+        return 1.0
+
+    done = evaluate(tmp_path, "--url", live_server_factory(ScriptedEngine(odds=odds)))
+    assert done.code == ExitCode.OK, done.stderr
+    assert len(stumbled) == 1
+    assert (done.metrics["failed"], done.metrics["graded"]) == ([], 140)
+
+
+OWN = """\
+question_code,question,reference,full_mark,answer,mark
+Q1,What is a hash table?,It stores pairs.,2,It stores keys and values,{}
+Q1,,,,No idea,{}
+Q2,Why?,Because.,2,Because of it,{}
+"""
+
+
+@pytest.mark.parametrize(
+    ("marks", "levels", "said"),
+    [
+        (("1", "0.5", "1.5"), (False, True), "3 answers"),
+        (("2", "0", "1"), (True, True), "2 points"),
+        (("", "", ""), (False, False), "no mark of a teacher"),
+    ],
+)
+def test_a_course_of_ones_own(
+    live_server: str, tmp_path: Path, marks: tuple[str, ...], levels: tuple[bool, bool], said: str
+) -> None:
+    """A table with marks for whole answers, or none; every report is written."""
+    (tmp_path / "own.csv").write_text(OWN.format(*marks), "utf-8")
+    course = str(tmp_path / "own.csv")
+    done = evaluate(tmp_path / "out", "--url", live_server, course=course, plots=True)
+    assert done.code == ExitCode.OK, done.stderr
+    model = done.metrics["model"]
+    assert (model["points"] is not None, model["answers"] is not None) == levels
+    for shown in (done.stdout, (done.folder / "report.html").read_text("utf-8")):
+        assert said in shown
+
+
 def test_only_the_same_run_is_resumed(live_server: str, tmp_path: Path) -> None:
     course = tmp_path / "course.json"
     shutil.copy(EXAMPLE, course)

@@ -81,6 +81,14 @@ def test_what_is_not_whole_says_so(folder: Path) -> None:
     assert "†" not in page
 
 
+def test_without_a_teacher_there_is_no_rank(folder: Path) -> None:
+    path = folder / "TOY" / "toy-1b+fine" / "verdict-0-v1" / "metrics.json"
+    numbers = json.loads(path.read_text("utf-8"))
+    numbers["model"] |= {"points": None, "answers": None}
+    path.write_text(json.dumps(numbers), "utf-8")
+    assert [run.configuration["adapter"] for run in leaderboard.entries(folder)] == [None]
+
+
 def test_what_can_not_be_read(folder: Path) -> None:
     with pytest.raises(InputError, match="no run below"):
         leaderboard.entries(folder / "nowhere")
