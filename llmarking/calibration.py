@@ -119,10 +119,26 @@ class Calibrations:
             (c.model, c.adapter, c.prompt): c
             for c in (load(path) for path in sorted(folder.glob("*.json")))
         }
+        self._own: dict[str, dict[tuple[str, str], Calibration]] = {}
+
+    def put(self, adapter: str, own: Sequence[Calibration]) -> None:
+        """From now on an adapter has these, and no others: they came with its weights."""
+        self._own[adapter] = {(c.model, c.prompt): c for c in own}
+
+    def forget(self, adapter: str) -> None:
+        """Undo `put`."""
+        self._own.pop(adapter, None)
 
     def find(self, model: str, adapter: str | None, prompt: str) -> Calibration | None:
         """The calibration for exactly this combination, or None."""
+        if adapter in self._own:
+            return self._own[adapter].get((model, prompt))
         return self._known.get((model, adapter, prompt))
+
+    def prompts(self, model: str, adapter: str) -> list[str]:
+        """The prompts that have one for this model and adapter."""
+        keys = self._own.get(adapter) or [(m, p) for m, a, p in self._known if a == adapter]
+        return sorted(prompt for found, prompt in keys if found == model)
 
 
 def fit(

@@ -186,8 +186,10 @@ class Reading:
 
     Attributes:
         logprobs: shape [rows][token ids], natural logarithms.
+        adapter: the version of the adapter that they were read with.
     """
 
     logprobs: Sequence[Sequence[float]]
     prompt_tokens: int
     cached_tokens: int
+    adapter: str | None = None

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, log1p
+from pathlib import Path
 from typing import Any, Protocol
 
+from llmarking.adapters import Adapter
 from llmarking.domain import Completion, Generation, Message, Reading, Sampling
-from llmarking.errors import EngineDead, EngineError
+from llmarking.errors import EngineDead, EngineError, InputError, UnknownModelError
+from llmarking.pulse import Pulse
 
 # Whether nobody waits for what this task asks of an engine: one with a queue may let others pass.
 in_background: ContextVar[bool] = ContextVar("in_background", default=False)
@@ -51,14 +54,37 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine serves. `context` is in tokens."""
+    """What an engine serves.
+
+    Attributes:
+        context: how many tokens a prompt and what follows it may have.
+        adapters: by the name that requests use.
+        max_lora_rank: the highest rank of an adapter it can take; 0 if it takes none.
+    """
 
     model: str
     context: int
     revision: str = ""
     dtype: str = ""
-    adapters: tuple[str, ...] = ()
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    max_lora_rank: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+
+    def adapter(self, name: str | None) -> Adapter | None:
+        """The adapter of a name; None for the bare model.
+
+        Raises:
+            UnknownModelError: there is none.
+        """
+        if name is None:
+            return None
+        try:
+            return self.adapters[name]
+        except KeyError:
+            known = ", ".join(self.adapters) or "none is loaded"
+            raise UnknownModelError(
+                f"there is no adapter {name!r}; known: {known}", field="adapter"
+            ) from None
 
 
 class Engine(Protocol):
@@ -122,12 +148,32 @@ class Engine(Protocol):
         """
         ...
 
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """Make an adapter available; requests that have begun keep the one they began with.
+
+        Raises:
+            InputError: it does not fit the model, or can't be loaded.
+        """
+        ...
+
+    def remove_adapter(self, adapter: Adapter) -> Awaitable[None]:
+        """Take an adapter off the list at once, if it is the one of its name.
+
+        Returns:
+            what ends when the last request that began with it has ended, and it is out of memory.
+        """
+        ...
+
     def metrics(self) -> bytes:
         """The engine's own metrics in Prometheus' text format."""
         ...
 
     def running(self) -> int:
         """How many requests are being worked on."""
+        ...
+
+    def silent_seconds(self) -> float:
+        """How long nothing has come of the work in progress; 0 if there is none."""
         ...
 
 
@@ -213,6 +259,7 @@ class ScriptedEngine:
 
     Args:
         delay: seconds between words and before a reading, through `sleep`.
+        adapters: names that requests may give; they change nothing.
     """
 
     def __init__(
@@ -222,14 +269,23 @@ class ScriptedEngine:
         *,
         delay: float = 0.0,
         context: int = 32768,
+        adapters: Sequence[str] = (),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._reply = reply
         self._odds = odds
         self._delay = delay
         self._sleep = sleep
-        self._running: set[str] = set()
-        self._info = EngineInfo(model="scripted", context=context, dtype="none")
+        self._pulse = Pulse()
+        self._info = EngineInfo(
+            model="scripted",
+            context=context,
+            dtype="none",
+            adapters={
+                name: Adapter(name, Path(name), "scripted", 8, "0" * 12) for name in adapters
+            },
+            max_lora_rank=16,
+        )
         self._tokenizer = PlainTokenizer()
         self.dead = False
         self.aborted: list[str] = []
@@ -246,7 +302,7 @@ class ScriptedEngine:
         self.dead = False
 
     async def stop(self) -> None:
-        self._running.clear()
+        self._pulse.clear()
 
     async def check_health(self) -> None:
         if self.dead:
@@ -263,17 +319,19 @@ class ScriptedEngine:
         choices: Sequence[str] | None = None,
     ) -> AsyncIterator[Generation]:
         await self.check_health()
+        self._info.adapter(adapter)
         text = choices[0] if choices else self._reply(self._tokenizer.decode(prompt))
         words = re.findall(r"\S+\s*|\s+", text) or [""]
         whole = len(words) <= sampling.max_tokens
         words = words[: sampling.max_tokens]
-        self._running.add(request_id)
+        self._pulse.begin(request_id)
         done = False
         try:
             so_far = ""
             for index, word in enumerate(words):
                 await self._sleep(self._delay)
                 await self.check_health()
+                self._pulse.beat()
                 so_far += word
                 cut = _first_stop(so_far, sampling.stop)
                 last = cut is not None or index == len(words) - 1
@@ -286,7 +344,7 @@ class ScriptedEngine:
                 if last:
                     break
         finally:
-            self._running.discard(request_id)
+            self._pulse.end(request_id)
             if not done:
                 self.aborted.append(request_id)
 
@@ -300,10 +358,12 @@ class ScriptedEngine:
         adapter: str | None = None,
     ) -> Reading:
         await self.check_health()
-        self._running.add(request_id)
+        used = self._info.adapter(adapter)
+        self._pulse.begin(request_id)
         try:
             await self._sleep(self._delay)
             await self.check_health()
+            self._pulse.beat()
             ids = list(prompt)
             rows = []
             for tail in tails:
@@ -313,15 +373,28 @@ class ScriptedEngine:
                 true = -_softplus(-odds)
                 false = -_softplus(odds)
                 rows.append([true, false][: len(token_ids)] + [-100.0] * (len(token_ids) - 2))
-            return Reading(rows, len(ids), 0)
+            return Reading(rows, len(ids), 0, used.version if used else None)
         finally:
-            self._running.discard(request_id)
+            self._pulse.end(request_id)
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        if adapter.base != "scripted":
+            raise InputError(f"{adapter.name} was trained for {adapter.base}, not for scripted")
+        self._info = replace(self._info, adapters={**self._info.adapters, adapter.name: adapter})
+
+    def remove_adapter(self, adapter: Adapter) -> Awaitable[None]:
+        left = {n: known for n, known in self._info.adapters.items() if known != adapter}
+        self._info = replace(self._info, adapters=left)
+        return asyncio.sleep(0)
 
     def metrics(self) -> bytes:
         return b""
 
     def running(self) -> int:
-        return len(self._running)
+        return self._pulse.running
+
+    def silent_seconds(self) -> float:
+        return self._pulse.silent_seconds
 
 
 def _softplus(x: float) -> float:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any, Literal
@@ -40,6 +40,7 @@ from llmarking.prompting import (
     versions,
 )
 from llmarking.screening import Screening, screen
+from llmarking.sharing import Shared
 
 DEFAULT_RISK = 0.05
 PROSE_TOKENS_PER_POINT = 96
@@ -80,6 +81,7 @@ class Setup:
     adapter: str | None
     prompt: str
     calibration: Calibration | None
+    adapter_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Graded:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int = 0
+    adapter_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,49 +114,6 @@ class PointExplained:
 
 
 Event = PointDecided | PointExplained | Graded
-
-
-class Shared:
-    """Runs the same work once, for all who ask while it runs or while its result is remembered."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._done: OrderedDict[Hashable, Any] = OrderedDict()
-        self._running: dict[Hashable, tuple[asyncio.Task[Any], list[int]]] = {}
-
-    async def get(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
-        """The result of `work`, and whether somebody else had already asked for it.
-
-        The work is cancelled when the last of those who wait for it is.
-        """
-        if key in self._done:
-            self._done.move_to_end(key)
-            return self._done[key], True
-        running = self._running.get(key)
-        known = running is not None
-        if running is None:
-            task = asyncio.ensure_future(work())
-            running = (task, [0])
-            self._running[key] = running
-            task.add_done_callback(lambda finished: self._finish(key, finished))
-        task, waiting = running
-        waiting[0] += 1
-        try:
-            return await asyncio.shield(task), known
-        finally:
-            waiting[0] -= 1
-            if waiting[0] == 0 and not task.done():
-                self._running.pop(key, None)
-                task.cancel()
-
-    def _finish(self, key: Hashable, task: asyncio.Task[Any]) -> None:
-        if self._running.get(key, (None,))[0] is task:
-            del self._running[key]
-        if task.cancelled() or task.exception() is not None:
-            return
-        self._done[key] = task.result()
-        while len(self._done) > self._size:
-            self._done.popitem(last=False)
 
 
 class Grader:
@@ -245,20 +205,34 @@ class Grader:
         yield graded
 
     def setup(self, options: GradeOptions) -> Setup:
-        """What a grade with these options would depend on besides them."""
+        """What a grade with these options would depend on besides them.
+
+        Raises:
+            UnknownModelError: the adapter is not loaded.
+        """
         info = self._engine.info
         template = Template(options.method, options.shots, self._version[options.method])
         verdicts = options.method == "verdict"
         adapter = options.adapter or (self._default_adapter if verdicts else None)
+        used = info.adapter(adapter)
         calibration = options.calibration or self._calibration(template.name, adapter)
         return Setup(
-            info.model, info.revision, adapter, template.name, calibration if verdicts else None
+            info.model,
+            info.revision,
+            adapter,
+            template.name,
+            calibration if verdicts else None,
+            used.version if used else None,
         )
 
     def calibration_for(self, shots: int, adapter: str | None) -> Calibration | None:
         """The calibration that a grade with these options would use."""
         template = Template("verdict", shots, self._version["verdict"])
         return self._calibration(template.name, adapter or self._default_adapter)
+
+    def calibrated_prompts(self, adapter: str) -> list[str]:
+        """The prompt templates that an adapter has a calibration for."""
+        return self._calibrations.prompts(self._engine.info.model, adapter)
 
     def _calibration(self, prompt: str, adapter: str | None) -> Calibration | None:
         return self._calibrations.find(self._engine.info.model, adapter, prompt)
@@ -271,8 +245,17 @@ class Grader:
     async def _verdicts(
         self, question: Question, screening: Screening, options: GradeOptions
     ) -> Graded:
+        try:
+            return await self._read_verdicts(question, screening, options)
+        except _Swapped:
+            # Once more, with the adapter and calibration that have taken their place.
+            return await self._verdicts(question, screening, options)
+
+    async def _read_verdicts(
+        self, question: Question, screening: Screening, options: GradeOptions
+    ) -> Graded:
         setup = self.setup(options)
-        adapter, calibration = setup.adapter, setup.calibration
+        adapter, calibration, version = setup.adapter, setup.calibration, setup.adapter_version
         template = Template("verdict", options.shots, self._version["verdict"])
         bar = self._bar(calibration, options.risk)
         shots = options.shots
@@ -283,7 +266,9 @@ class Grader:
                 Verdict(point, held=False, probability=0.0) for point in question.points
             )
             grade = Grade(question, verdicts, screening.flags)
-            return Graded(grade, template.name, _identity(calibration), adapter, shots, 0, 0)
+            return Graded(
+                grade, template.name, _identity(calibration), adapter, shots, 0, 0, 0, version
+            )
         fingerprint = _fingerprint(question, shots)
         prompt = self._class_prompt(question, fingerprint, template, shots).with_answer(
             screening.text, self._engine.tokenizer
@@ -303,9 +288,11 @@ class Grader:
             # Not a number, or neither of the two possible: a failure, never a guess.
             if any(isnan(row[0] - row[1]) for row in found.logprobs):
                 raise EngineError("the engine returned no probabilities")
+            if found.adapter not in (None, version):
+                raise _Swapped
             return found
 
-        key = (fingerprint, template.name, adapter, screening.key)
+        key = (fingerprint, template.name, adapter, version, screening.key)
         reading, known = await self._readings.get(key, read)
         verdicts = tuple(
             _verdict(point, row[0] - row[1], calibration, bar)
@@ -322,6 +309,7 @@ class Grader:
             shots,
             reading.prompt_tokens,
             reading.prompt_tokens if known else reading.cached_tokens,
+            adapter_version=version,
         )
 
     def _class_prompt(
@@ -372,6 +360,7 @@ class Grader:
         if room < 32 * len(question.points):
             limit = self._engine.info.context - 32 * len(question.points)
             raise PromptTooLong(len(ids), limit, field="answer")
+        used = self._engine.info.adapter(options.adapter)
         generation = await last(
             self._engine.generate(
                 ids,
@@ -402,6 +391,7 @@ class Grader:
             generation.prompt_tokens,
             generation.cached_tokens,
             generation.completion_tokens,
+            used.version if used else None,
         )
 
     async def _explain(
@@ -443,6 +433,10 @@ class Grader:
             or (probability is not None and max(probability, 1 - probability) < bar),
         )
         return explained, generation.prompt_tokens, generation.completion_tokens
+
+
+class _Swapped(Exception):
+    """Another adapter took the name between looking for it and reading with it."""
 
 
 def _verdict(point: Point, odds: float, calibration: Calibration | None, bar: float) -> Verdict:

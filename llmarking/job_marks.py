@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from llmarking.calibration import Calibration
 from llmarking.domain import Verdict
+from llmarking.errors import UnknownModelError
 from llmarking.grading import Graded, GradeOptions, Grader
 from llmarking.store_schema import course_calibrations
 from llmarking.store_submit import canonical_hash
@@ -35,6 +36,7 @@ def configuration(
         "model": setup.model,
         "revision": setup.revision,
         "adapter": setup.adapter,
+        "adapter_version": setup.adapter_version,
         "method": options.method,
         "shots": options.shots,
         "explain": options.explain,
@@ -58,10 +60,17 @@ def options_of(config: Mapping[str, Any]) -> GradeOptions:
 
 
 def still_holds(config: Mapping[str, Any], grader: Grader) -> bool:
-    """Whether this server can still grade exactly so: not after an update of model or prompts."""
-    setup = grader.setup(options_of(config))
-    now = (setup.model, setup.revision, setup.adapter, setup.prompt)
-    return now == tuple(config[name] for name in ("model", "revision", "adapter", "prompt"))
+    """Whether this server can still grade exactly so: not after an update of model or prompts.
+
+    Where the adapter is not loaded any more it can't grade otherwise either: each answer says so.
+    """
+    try:
+        setup = grader.setup(options_of(config))
+    except UnknownModelError:
+        return True
+    now = (setup.model, setup.revision, setup.adapter_version, setup.prompt)
+    then = tuple(config.get(n) for n in ("model", "revision", "adapter_version", "prompt"))
+    return now == then
 
 
 def mark_hash(config: Mapping[str, Any], content_hash: str) -> str:
@@ -72,8 +81,10 @@ def mark_hash(config: Mapping[str, Any], content_hash: str) -> str:
 def mark_row(graded: Graded, config: Mapping[str, Any], content_hash: str) -> dict[str, Any]:
     """Columns of `marks` for a grade, besides whose it is."""
     grade = graded.grade
+    # An adapter may have been exchanged since the configuration was settled.
+    used = {**config, "adapter_version": graded.adapter_version}
     return {
-        "config_hash": mark_hash(config, content_hash),
+        "config_hash": mark_hash(used, content_hash),
         "mark": grade.mark,
         "full_mark": grade.question.full_mark,
         "verdicts": [verdict_row(verdict) for verdict in grade.verdicts],

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from llmarking.catalogue import GIB, ModelSpec, models
-from llmarking.errors import NotEnoughMemory
+from llmarking.errors import InputError, NotEnoughMemory
 
 CGROUP_FILES = (  # (limit, in use): version 2, then version 1
     ("memory.max", "memory.current"),
@@ -63,11 +65,40 @@ def gpu_gib() -> tuple[float, ...]:
     return tuple((free | slices)[name] for name in chosen if name in free | slices)
 
 
-def check_memory(spec: ModelSpec, available_gib: float, device: str) -> None:
+def usable_gib(
+    gpus: Sequence[float], flags: Sequence[str], tensor_parallel: int
+) -> tuple[float, int]:
+    """Return the GiB that one copy of a model may use, and the number of GPUs it is spread on.
+
+    vLLM takes the first ones and gives each the same share, so the fullest of them decides.
+
+    Args:
+        gpus: the free GiB of each.
+        flags: vLLM's own flags, of which --tensor-parallel-size and --pipeline-parallel-size win
+            over `tensor_parallel`.
+
+    Raises:
+        InputError: vLLM is told to use more GPUs than there are.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--tensor-parallel-size", "-tp", default=str(tensor_parallel))
+    parser.add_argument("--pipeline-parallel-size", "-pp", default="1")
+    known, _ = parser.parse_known_args(flags)
+    sizes = [known.tensor_parallel_size, known.pipeline_parallel_size]
+    # What is no number is refused by vLLM in its own words.
+    used = math.prod(int(size) for size in sizes if size.isdecimal())
+    if used > len(gpus):
+        raise InputError(f"vLLM is told to use {used} GPUs, and {len(gpus)} are there")
+    return used * min(gpus[:used], default=0.0), used
+
+
+def check_memory(
+    spec: ModelSpec, available_gib: float, device: str, devices: int | None = None
+) -> None:
     """Raise NotEnoughMemory, with the numbers and what would fit, for a model that does not fit.
 
-    `available_gib` is what the model may use on `device` (GPU or RAM), over all GPUs it is spread
-    on. A model of unknown size passes.
+    `available_gib` is what the model may use on `device` (GPU or RAM), over all `devices` it is
+    spread on. A model of unknown size passes.
     """
     need = spec.memory_gib
     if need is None or need <= available_gib:
@@ -79,7 +110,8 @@ def check_memory(spec: ModelSpec, available_gib: float, device: str) -> None:
     )
     names = ", ".join(f"{m.name} ({m.memory_gib} GiB)" for m in fitting[:3])
     help_ = f"Models that fit: {names}" if names else "No model of the catalogue fits"
+    place = f" on {devices} GPU{'s' if devices > 1 else ''}" if devices else ""
     raise NotEnoughMemory(
-        f"{spec.name} needs about {need} GiB of {where} and {available_gib:.1f} GiB is free. "
-        f"{help_}"
+        f"{spec.name} needs about {need} GiB of {where} and {available_gib:.1f} GiB is free"
+        f"{place}. {help_}"
     )

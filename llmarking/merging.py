@@ -8,7 +8,6 @@ adapter costs nothing. The merged folder lies in the cache beside the model.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from llmarking.adapters import Adapter
+from llmarking.adapters import CONFIG, WEIGHTS, Adapter
 from llmarking.errors import HubError
 from llmarking.hub_cache import cache_root
 
@@ -32,10 +31,9 @@ def merged_folder(model: Path, digest: str, adapter: Adapter, cache: Path | None
     Raises:
         HubError: merging failed; the model itself is untouched.
     """
-    weights = hashlib.sha256((adapter.path / "adapter_model.safetensors").read_bytes()).hexdigest()
     root = (cache_root() if cache is None else cache) / "merged"
     root.mkdir(parents=True, exist_ok=True)
-    final = root / f"{adapter.name}-{digest[:12]}-{weights[:12]}"
+    final = root / f"{adapter.name}-{digest[:12]}-{adapter.version}"
     with FileLock(root / f"{final.name}.lock"):
         if final.is_dir():
             return final
@@ -66,7 +64,7 @@ def merged_folder(model: Path, digest: str, adapter: Adapter, cache: Path | None
 
 
 def merge(model: Path, adapter: Path, destination: Path) -> int:
-    """Write the model with W + (alpha / r) B A for every adapted W; returns how many there are.
+    """Write the model with W + scale * B A for every adapted W; returns how many there are.
 
     Raises:
         HubError: the adapter names a weight that the model does not have.
@@ -75,9 +73,10 @@ def merge(model: Path, adapter: Path, destination: Path) -> int:
 
     from safetensors.torch import load_file, save_file
 
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    scale = config["lora_alpha"] / config["r"]
-    parts = load_file(adapter / "adapter_model.safetensors")
+    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    rank: float = config["r"]
+    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    parts = load_file(adapter / WEIGHTS)
     wanted = {
         name.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight"): (
             parts[name],

@@ -1,4 +1,4 @@
-"""Small ASGI layers around every route: request ids, a last resort, a limit on bodies, API keys.
+"""Small ASGI layers around every route: request ids, headers, a last resort, API keys.
 
 They look at `scope["path"]` and headers only: nothing here trusts what a Host header says.
 """
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmarking.problems import INTERNAL, body_of, encoded, type_and_place
+from llmarking.problems import INTERNAL, refuse, type_and_place
 
 log = logging.getLogger("llmarking.server")
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
@@ -45,6 +45,35 @@ class RequestId:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+class SafeHeaders:
+    """Headers that keep browsers from guessing, framing, keeping or passing on what they get.
+
+    A route that sends one of them itself has the last word.
+    """
+
+    HEADERS = (
+        ("cache-control", "no-store"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("cross-origin-resource-policy", "same-origin"),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+    )
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_them(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self.HEADERS:
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_them if scope["type"] == "http" else send)
 
 
 class LastResort:
@@ -78,7 +107,7 @@ class LastResort:
             return
         log.error("request %s failed: %s", scope["state"]["request_id"], failure)
         if not started:
-            await _refuse(scope, send, status, detail)
+            await refuse(scope, send, status, detail)
 
 
 class ApiKeys:
@@ -87,13 +116,13 @@ class ApiKeys:
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
-        self._keys = [key.encode() for key in keys]
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or _is_open(scope["path"]) or self._known(scope):
             await self._app(scope, receive, send)
             return
-        await _refuse(
+        await refuse(
             scope,
             send,
             401,
@@ -102,11 +131,8 @@ class ApiKeys:
         )
 
     def _known(self, scope: Scope) -> bool:
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        given = key.strip().encode("utf-8", "replace")
-        # All keys are compared, in constant time each: the answer's delay tells nothing.
-        matches = [hmac.compare_digest(given, known) for known in self._keys]
-        if scheme.lower() != "bearer" or not any(matches):
+        given = bearer_key(Headers(scope=scope).get("authorization", ""))
+        if not is_one_of(given, self._keys):
             return False
         # Who did what is written down by the key, of which nobody can make the key again.
         scope.setdefault("state", {})["actor"] = f"key {hashlib.sha256(given).hexdigest()[:8]}"
@@ -117,61 +143,14 @@ def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
 
-class BodyLimit:
-    """Refuses bodies above a size, by their declared length or as they arrive."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = Headers(scope=scope).get("content-length", "0")
-        # What is no number is refused by the HTTP parser, long before this.
-        if declared.isdecimal() and int(declared) > self._limit:
-            await self._too_large(scope, send)
-            return
-        seen = 0
-        started = refused = False
-
-        async def counted() -> Message:
-            nonlocal seen, refused
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self._limit and not started:
-                    refused = True
-                    await self._too_large(scope, send)
-                    return {"type": "http.disconnect"}
-            return message
-
-        async def guarded(message: Message) -> None:
-            nonlocal started
-            started = True
-            if not refused:
-                await send(message)
-
-        await self._app(scope, counted, guarded)
-
-    async def _too_large(self, scope: Scope, send: Send) -> None:
-        await _refuse(scope, send, 413, f"a request body may be {self._limit} bytes long")
+def bearer_key(authorization: str) -> bytes:
+    """The key in an Authorization header; empty if there is none."""
+    scheme, _, key = authorization.partition(" ")
+    return key.strip().encode("utf-8", "replace") if scheme.lower() == "bearer" else b""
 
 
-async def _refuse(
-    scope: Scope, send: Send, status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()
-) -> None:
-    content, media_type = encoded(body_of(status, detail), scope["path"])
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", media_type.encode()),
-                (b"content-length", str(len(content)).encode()),
-                *headers,
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": content})
+def is_one_of(given: bytes, keys: Sequence[str]) -> bool:
+    """Whether it is one of the keys."""
+    # All are compared, in constant time each: the answer's delay tells nothing.
+    matches = [hmac.compare_digest(given, key.encode()) for key in keys]
+    return any(matches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import Scope, Send
 
 from llmarking.errors import (
     Conflict,
@@ -88,6 +90,25 @@ def encoded(body: dict[str, Any], path: str) -> tuple[bytes, str]:
         "code": status,
     }
     return _json({"error": error}), "application/json"
+
+
+async def refuse(
+    scope: Scope, send: Send, status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer with a problem, below all routes."""
+    content, media_type = encoded(body_of(status, detail), scope["path"])
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", media_type.encode()),
+                (b"content-length", str(len(content)).encode()),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": content})
 
 
 def _json(body: dict[str, Any]) -> bytes:

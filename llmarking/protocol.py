@@ -329,6 +329,7 @@ class GradeResponse(Wire):
     needs_review: bool
     model: str
     adapter: str | None = None
+    adapter_version: str | None = None
     method: Method
     shots: int
     prompt_version: str
@@ -357,6 +358,23 @@ class Problem(BaseModel):
     instance: str | None = None
     field: str | None = None
     errors: list[dict[str, Any]] | None = None
+
+
+class AdapterRequest(Wire):
+    """Which adapter of the server's folder to load."""
+
+    name: str = Field(min_length=1, max_length=100)
+
+
+class AdapterCard(BaseModel):
+    """An adapter that requests may name."""
+
+    name: str
+    base: str
+    rank: int
+    version: str
+    calibrations: list[str]
+    default: bool
 
 
 class ModelCard(BaseModel):

@@ -9,13 +9,18 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from llmarking import adapters, catalogue, hub
+from llmarking.adapters import Adapter
 from llmarking.engine import Engine, ScriptedEngine
 from llmarking.errors import HubError, InputError, LLMarkingError
-from llmarking.memory import check_memory, gpu_gib, ram_gib
+from llmarking.memory import check_memory, gpu_gib, ram_gib, usable_gib
 from llmarking.merging import merged_folder
-from llmarking.settings import ServerSettings, api_keys
+from llmarking.settings import ServerSettings, keys
+
+log = logging.getLogger("llmarking")
 
 EXAMPLES = """examples:
   python vllm_server.py                                the default model
@@ -23,7 +28,7 @@ EXAMPLES = """examples:
   python vllm_server.py -m /models/mine --quantization awq --tensor-parallel-size 2
   python vllm_server.py --list-models                  the catalogue as a table; --json for machines
 
-Any other flag goes to vLLM (--max-model-len, --gpu-memory-utilization, --enable-lora,
+Any other flag goes to vLLM (--max-model-len, --gpu-memory-utilization, --max-lora-rank,
 --data-parallel-size, ...); --engine-help lists them.
 """
 
@@ -110,9 +115,39 @@ def parser() -> argparse.ArgumentParser:
         help="load a LoRA adapter besides the shipped one; repeat for several",
     )
     p.add_argument(
+        "--default-adapter",
+        metavar="NAME",
+        help="the adapter that grades where a request names none (default: the shipped one)",
+    )
+    p.add_argument(
         "--no-adapter",
         action="store_true",
         help="grade with the bare model, without the shipped adapter",
+    )
+    p.add_argument(
+        "--enable-lora",
+        action="store_true",
+        help="take adapters while the server runs: POST /adapters, with an admin key",
+    )
+    p.add_argument(
+        "--adapter-folder",
+        type=Path,
+        metavar="FOLDER",
+        help="where those adapters lie, one folder each; a request names one, never a path",
+    )
+    p.add_argument(
+        "--admin-key",
+        action="append",
+        metavar="KEY",
+        help="what may load and remove adapters; repeat for several (also LLMARKING_ADMIN_KEYS)",
+    )
+    p.add_argument(
+        "--stall-seconds",
+        type=float,
+        default=defaults.stall_seconds,
+        metavar="S",
+        help="not ready when the engine has been silent over its work for so long "
+        "(default: %(default)g)",
     )
     p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
     p.add_argument("--list-models", action="store_true", help="print the catalogue and exit")
@@ -125,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the server; returns the exit code."""
     flags, extra = parser().parse_known_args(argv)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("llmarking").setLevel(logging.INFO)
+    log.setLevel(logging.INFO)
     try:
         if flags.list_models:
             _list_models(as_json=flags.json)
@@ -139,7 +174,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = ServerSettings(
             host=flags.host,
             port=flags.port,
-            api_keys=api_keys(flags.api_key),
+            api_keys=keys(flags.api_key, "LLMARKING_API_KEYS"),
+            admin_keys=keys(flags.admin_key, "LLMARKING_ADMIN_KEYS"),
+            adapter_folder=_adapter_folder(flags),
+            stall_seconds=flags.stall_seconds,
             max_queue=flags.max_queue,
             drain_seconds=flags.drain_seconds,
             default_adapter=default_adapter,
@@ -180,15 +218,24 @@ def _engine(flags: argparse.Namespace, extra: Sequence[str]) -> tuple[Engine, st
     gpu = bool(gpus) if flags.device == "auto" else flags.device == "gpu"
     if gpu and not gpus:
         raise InputError("--device gpu: nvidia-smi finds no GPU on this machine")
-    check_memory(spec, sum(gpus) if gpu else ram_gib(), "GPU" if gpu else "RAM")
-    shipped = None if flags.no_adapter else adapters.shipped(spec)
-    loaded = adapters.named(flags.adapter)
+    tensor_parallel = min(spec.tensor_parallel, len(gpus)) if gpu else 1
+    if gpu:
+        free, used = usable_gib(gpus, extra, tensor_parallel)
+        check_memory(spec, free, "GPU", used)
+    else:
+        check_memory(spec, ram_gib(), "RAM")
+    chosen = _adapters(flags, spec)
     folder = hub.fetch(spec, flags.source)
-    weights = folder.path
-    if shipped and not gpu:
-        weights = merged_folder(folder.path, folder.digest, shipped)
-    elif shipped:
-        loaded = [shipped, *loaded]
+    weights, merged, beside = folder.path, None, chosen.loaded
+    # Alone and for all that is graded, an adapter can be added into the weights.
+    if not gpu and not flags.enable_lora and [a.name for a in beside] == [chosen.default]:
+        (merged,), beside = beside, []
+        weights = merged_folder(folder.path, folder.digest, merged)
+    elif not gpu and (beside or flags.enable_lora):
+        log.warning(
+            "on a CPU, vLLM grades many times slower with adapters beside the weights; the shipped "
+            "adapter alone is merged into them"
+        )
     from llmarking.vllm_engine import VLLMEngine
 
     engine = VLLMEngine(
@@ -199,12 +246,45 @@ def _engine(flags: argparse.Namespace, extra: Sequence[str]) -> tuple[Engine, st
         # Trusted at one commit only, with which the files have been compared.
         extra=["--trust-remote-code", *extra] if spec.trust_remote_code else extra,
         gpu=gpu,
-        tensor_parallel=min(spec.tensor_parallel, len(gpus)) if gpu else 1,
-        adapters={adapter.name: adapter.path for adapter in loaded},
-        max_lora_rank=max((adapter.rank for adapter in loaded), default=16),
-        merged=shipped.name if shipped and not gpu else None,
+        tensor_parallel=tensor_parallel,
+        bases=[spec.hub_id] if spec.hub_id else [str(folder.path)],
+        adapters=beside,
+        lora=flags.enable_lora,
+        merged=merged,
     )
-    return engine, shipped.name if shipped else None
+    return engine, chosen.default
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Adapters to start with, and the one that grades where a request names none."""
+
+    loaded: list[Adapter]
+    default: str | None
+
+
+def _adapters(flags: argparse.Namespace, spec: catalogue.ModelSpec) -> Chosen:
+    shipped = None if flags.no_adapter else adapters.shipped(spec)
+    loaded = [*([shipped] if shipped else []), *adapters.named(flags.adapter)]
+    names = [adapter.name for adapter in loaded]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"--adapter: two adapters are called {min(twice)}; rename one")
+    default = flags.default_adapter or (shipped.name if shipped else None)
+    if default is not None and default not in names:
+        known = ", ".join(names) or "none is loaded"
+        raise InputError(f"--default-adapter {default}: there is no such adapter; known: {known}")
+    return Chosen(loaded, default)
+
+
+def _adapter_folder(flags: argparse.Namespace) -> Path | None:
+    folder: Path | None = flags.adapter_folder
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise InputError(f"--adapter-folder {folder}: there is no such folder")
+    if not flags.enable_lora and flags.model != "scripted":
+        raise InputError("--adapter-folder needs --enable-lora: vLLM has to make room for adapters")
+    return folder.resolve()
 
 
 async def serve(engine: Engine, settings: ServerSettings) -> int:
@@ -255,9 +335,7 @@ async def serve(engine: Engine, settings: ServerSettings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     host, port = listener.getsockname()[:2]
-    logging.getLogger("llmarking").info(
-        "listening on http://%s:%d, loading %s", host, port, engine.info.model
-    )
+    log.info("listening on http://%s:%d, loading %s", host, port, engine.info.model)
     app.state.stopping = lambda: server.should_exit
     try:
         await server.serve(sockets=[listener])

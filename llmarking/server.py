@@ -16,6 +16,7 @@ from llmarking import (
     __version__,
     apidocs,
     problems,
+    server_adapters,
     server_courses,
     server_grading,
     server_info,
@@ -27,8 +28,9 @@ from llmarking import (
     server_review,
     server_text,
 )
+from llmarking.bodies import BodyLimit
 from llmarking.engine import Engine
-from llmarking.middleware import ApiKeys, BodyLimit, LastResort, RequestId
+from llmarking.middleware import ApiKeys, LastResort, RequestId, SafeHeaders
 from llmarking.service import Service
 from llmarking.settings import ServerSettings
 from llmarking.store import Store
@@ -62,6 +64,7 @@ def create_app(
             with contextlib.suppress(asyncio.CancelledError):
                 await watcher
             await engine.stop()
+            await service.close()
 
     app = FastAPI(
         title="LLMarking",
@@ -84,14 +87,16 @@ def create_app(
         server_releases,
         server_jobs,
         server_info,
+        server_adapters,
         server_openai,
     ):
         app.include_router(routes.router)
     apidocs.attach(app)
     problems.install(app)
     if settings.api_keys:
-        app.add_middleware(ApiKeys, keys=settings.api_keys)
-    app.add_middleware(BodyLimit, limit=settings.max_body)
+        app.add_middleware(ApiKeys, keys=(*settings.api_keys, *settings.admin_keys))
+    app.add_middleware(BodyLimit, limit=settings.max_body, seconds=settings.body_seconds)
     app.add_middleware(LastResort)
     app.add_middleware(RequestId)
+    app.add_middleware(SafeHeaders)
     return app

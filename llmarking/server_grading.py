@@ -87,6 +87,7 @@ def _grade_response(service: Service, graded: Graded, body: GradeRequest) -> Gra
         graded.grade,
         model=service.engine.info.model,
         adapter=graded.adapter,
+        adapter_version=graded.adapter_version,
         method=body.method,
         shots=graded.shots,
         prompt_version=graded.prompt_version,

@@ -43,14 +43,6 @@ async def models(request: Request) -> dict[str, list[ModelCard]]:
     }
 
 
-@router.get("/adapters", tags=["server"], responses=apidocs.errors(503))
-async def adapters(request: Request) -> dict[str, list[str]]:
-    """Adapters that `adapter` may name."""
-    service = service_of(request)
-    service.require_ready()
-    return {"adapters": list(service.engine.info.adapters)}
-
-
 @router.get("/health/live", response_class=PlainTextResponse, tags=["server"])
 async def live() -> str:
     """The process answers."""
@@ -64,10 +56,8 @@ async def live() -> str:
     responses=apidocs.errors(503),
 )
 async def ready(request: Request) -> str:
-    """The model is loaded and its engine runs; 503 otherwise."""
-    service = service_of(request)
-    service.require_ready()
-    await service.engine.check_health()
+    """The model is loaded and its engine gets on with its work; 503 otherwise."""
+    await service_of(request).check_ready()
     return "ready\n"
 
 

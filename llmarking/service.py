@@ -9,7 +9,10 @@ from collections.abc import Callable
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from llmarking import adapters
+from llmarking.adapter_shelf import AdapterShelf, calibrations_of
 from llmarking.admission import Gate
+from llmarking.calibration import Calibrations
 from llmarking.engine import Engine
 from llmarking.errors import EngineDead
 from llmarking.grading import Graded, Grader
@@ -24,6 +27,10 @@ class NotReady(EngineDead):
     """The engine is still loading; like a dead one it answers 503, but it will come."""
 
 
+class Stalled(EngineDead):
+    """The engine has work and nothing comes of it: 503, and it may come round again."""
+
+
 class Service:
     """What the routes share: the engine and its state, the grader, the gate, the counters."""
 
@@ -36,7 +43,9 @@ class Service:
         self.failure: str | None = None
         self.ready = asyncio.Event()
         self.grader: Grader | None = None
+        self.shelf: AdapterShelf | None = None
         self._on_death = on_death
+        self._stalled = False
         self.registry = CollectorRegistry()
         self.graded = Counter(
             "llmarking_answers_graded_total", "Answers graded.", ["method"], registry=self.registry
@@ -50,12 +59,17 @@ class Service:
         Gauge(
             "llmarking_requests_held", "Accepted and unfinished.", registry=self.registry
         ).set_function(lambda: self.gate.held)
+        Gauge(
+            "llmarking_engine_silent_seconds",
+            "Since the engine last produced something, while it has work.",
+            registry=self.registry,
+        ).set_function(engine.silent_seconds)
 
     async def run(self) -> None:
         """Load the engine, then watch it; says so once when it fails or dies."""
         try:
             await self.engine.start()
-            self.grader = Grader(self.engine, default_adapter=self.settings.default_adapter)
+            self.grader = self._prepare()
             if self.grader.calibration_for(0, None) is None:
                 log.warning(
                     "no calibration for %s: its own probabilities are too lenient",
@@ -66,8 +80,34 @@ class Service:
             while True:
                 await asyncio.sleep(HEALTH_INTERVAL)
                 await self.engine.check_health()
+                self._tell_of_stalls()
         except Exception as error:
             self._fail(error)
+
+    def _tell_of_stalls(self) -> None:
+        """Say once in the log that a stall has begun, and once that it is over."""
+        stalled = self.engine.silent_seconds() > self.settings.stall_seconds
+        if stalled != self._stalled:
+            self._stalled = stalled
+            log.warning("the engine stalls" if stalled else "the engine goes on again")
+
+    def _prepare(self) -> Grader:
+        """The grader and the shelf, over calibrations that they share."""
+        calibrations = Calibrations()
+        info = self.engine.info
+        for adapter in info.adapters.values():
+            # Those of the adapters that ship with the package lie with all others that ship.
+            if adapter.path.parent != adapters.SHIPPED:
+                calibrations.put(adapter.name, calibrations_of(adapter, info.model))
+        self.shelf = AdapterShelf(
+            self.engine, calibrations, self.settings.adapter_folder, self.settings.max_adapter
+        )
+        return Grader(self.engine, calibrations, default_adapter=self.settings.default_adapter)
+
+    async def close(self) -> None:
+        """Give back what was held besides the engine, which has stopped."""
+        if self.shelf is not None:
+            await self.shelf.close()
 
     def _fail(self, error: Exception) -> None:
         self.failure = str(error) or type(error).__name__
@@ -95,6 +135,21 @@ class Service:
         for verdict in graded.grade.verdicts:
             self.points.labels(outcome=verdict.outcome.value).inc()
         self.count(graded.prompt_tokens, graded.cached_tokens)
+
+    async def check_ready(self) -> None:
+        """Return if the engine is loaded, alive, and gets on with its work.
+
+        Raises:
+            EngineDead: it does not.
+        """
+        self.require_ready()
+        await self.engine.check_health()
+        silent = self.engine.silent_seconds()
+        if silent > self.settings.stall_seconds:
+            raise Stalled(
+                f"the engine stalls: {self.engine.running()} requests run and nothing has come of "
+                f"them for {silent:.0f} s"
+            )
 
     def count(self, prompt_tokens: int, cached_tokens: int) -> None:
         """Add to the metrics what a request has read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from llmarking.errors import InputError
 
@@ -24,6 +25,11 @@ class ServerSettings:
         job_concurrency: answers of jobs that may be in the engine at once.
         retention_days: a course that says nothing else is deleted so long after it was last used; 0
             keeps it for ever.
+        admin_keys: what may load and remove adapters; with none, nobody may.
+        adapter_folder: where adapters lie that may be loaded while the server runs.
+        max_adapter: bytes of an adapter's weights.
+        body_seconds: how long a request body may take, before what its size adds.
+        stall_seconds: how long the engine may be silent over its work and still count as ready.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +43,11 @@ class ServerSettings:
     lease_seconds: float = 30.0
     job_concurrency: int = 1024
     retention_days: int = 365
+    admin_keys: tuple[str, ...] = field(default=(), repr=False)
+    adapter_folder: Path | None = None
+    max_adapter: int = 1 << 30
+    body_seconds: float = 30.0
+    stall_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -58,15 +69,21 @@ class ServerSettings:
                 f"--retention-days {self.retention_days}: must be from 0 (for ever) to 36500",
                 field="retention_days",
             )
-        for key in self.api_keys:
-            if len(key) < 8 or not key.isascii() or any(c.isspace() for c in key):
-                raise InputError(
-                    "--api-key: a key has at least 8 characters, all ASCII and none a space",
-                    field="api_key",
-                )
+        if self.stall_seconds <= 0:
+            raise InputError("--stall-seconds: must be more than 0", field="stall_seconds")
+        for field_name in ("api_key", "admin_key"):
+            for key in getattr(self, f"{field_name}s"):
+                if len(key) < 8 or not key.isascii() or any(c.isspace() for c in key):
+                    flag = field_name.replace("_", "-")
+                    raise InputError(
+                        f"--{flag}: a key has at least 8 characters, all ASCII and none a space",
+                        field=field_name,
+                    )
 
 
-def api_keys(given: list[str] | None, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Keys from the command line, then from LLMARKING_API_KEYS (by commas or spaces)."""
-    inherited = environ.get("LLMARKING_API_KEYS", "").replace(",", " ").split()
+def keys(
+    given: list[str] | None, variable: str, environ: Mapping[str, str] = os.environ
+) -> tuple[str, ...]:
+    """Keys from the command line, then from an environment variable (by commas or spaces)."""
+    inherited = environ.get(variable, "").replace(",", " ").split()
     return tuple(dict.fromkeys([*(given or []), *inherited]))

@@ -80,6 +80,26 @@ def engine_arguments(
     return AsyncEngineArgs.from_cli_args(namespace)
 
 
+# What vLLM takes as its highest rank.
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def lora_arguments(ranks: Sequence[int], *, more: bool, gpu: bool) -> list[str]:
+    """vLLM's flags for adapters of these ranks; with `more`, others may come while it runs."""
+    highest = max([*ranks, 16] if more else ranks)
+    rank = next((rank for rank in RANKS if rank >= highest), RANKS[-1])
+    # So many different ones can be in one batch; requests with further ones wait for the next.
+    together = len(ranks)
+    if gpu:
+        together = max(together + 2, 4) if more else together
+        kept = max(together, 32) if more else together
+    else:
+        # There none can be kept but in such a place, of which one stays empty (vllm_adapters.py).
+        together = kept = together + (8 if more else 0) + 1
+    flags = ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(together)]
+    return [*flags, "--max-cpu-loras", str(kept)]
+
+
 def engine_help() -> str:
     """The help text of vLLM's own engine arguments."""
     from vllm.engine.arg_utils import AsyncEngineArgs

@@ -10,18 +10,22 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from llmarking.adapters import Adapter
 from llmarking.domain import Completion, Generation, Reading, Sampling
 from llmarking.engine import EngineInfo, in_background
-from llmarking.errors import EngineDead, EngineError, InputError, UnknownModelError
+from llmarking.errors import EngineDead, EngineError, InputError
+from llmarking.pulse import Pulse
 from llmarking.tokenizing import HubTokenizer
-from llmarking.vllm_arguments import engine_arguments, prepare_environment
+from llmarking.vllm_adapters import VLLMAdapters
+from llmarking.vllm_arguments import engine_arguments, lora_arguments, prepare_environment
 from llmarking.vllm_reading import read_chain, read_prompt
 
 log = logging.getLogger("llmarking.engine")
@@ -34,8 +38,10 @@ class VLLMEngine:
         folder: weights and tokenizer.
         name: what the model is called in answers and on `/v1/models`.
         extra: vLLM engine flags passed on by the operator.
-        adapters: LoRA adapters by name; each a folder with safetensors weights.
-        merged: name of an adapter whose weights are in the folder's already.
+        bases: what else the model is called, by those who train adapters for it.
+        adapters: LoRA adapters to start with.
+        lora: whether further ones may be added later.
+        merged: an adapter whose weights are in the folder's already.
     """
 
     def __init__(
@@ -48,9 +54,10 @@ class VLLMEngine:
         extra: Sequence[str] = (),
         gpu: bool = False,
         tensor_parallel: int = 1,
-        adapters: dict[str, Path] | None = None,
-        max_lora_rank: int = 16,
-        merged: str | None = None,
+        bases: Sequence[str] = (),
+        adapters: Sequence[Adapter] = (),
+        lora: bool = False,
+        merged: Adapter | None = None,
     ) -> None:
         self._folder = folder
         self._name = name
@@ -59,20 +66,20 @@ class VLLMEngine:
         self._extra = tuple(extra)
         self._gpu = gpu
         self._tensor_parallel = tensor_parallel
-        self._adapters = dict(adapters or {})
-        self._max_lora_rank = max_lora_rank
-        self._merged = merged
+        self._first_adapters = tuple(adapters)
+        self._lora = lora
+        self._adapters = VLLMAdapters((*bases, name), folder, merged)
         self._engine: Any = None
         self._loading: asyncio.Future[Any] | None = None
         self._openai: Any = None
         self._tokenizer: HubTokenizer | None = None
         self._info = EngineInfo(model=name, context=context, revision=revision)
-        self._running: set[str] = set()
+        self._pulse = Pulse()
         self._reads_prompt = False
 
     @property
     def info(self) -> EngineInfo:
-        return self._info
+        return replace(self._info, adapters=self._adapters.known)
 
     @property
     def tokenizer(self) -> HubTokenizer:
@@ -84,6 +91,8 @@ class VLLMEngine:
         # A minute of solid work: in a thread, so that the health checks answer meanwhile.
         self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
         self._engine = await asyncio.shield(self._loading)
+        for adapter in self._first_adapters:
+            await self.add_adapter(adapter)
         # Ready means that a token has come out. This also starts the task that hears of a death.
         async for _ in self.generate(
             self.tokenizer.encode("Hello"), Sampling(max_tokens=1), request_id="warm-up"
@@ -101,16 +110,15 @@ class VLLMEngine:
         import vllm
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        extra = list(self._extra)
-        if self._adapters and "--enable-lora" not in extra:
-            # vLLM takes ranks of 8, 16, 32, …
-            rank = max(8, 1 << (self._max_lora_rank - 1).bit_length())
-            extra += ["--enable-lora", "--max-lora-rank", str(rank)]
-            extra += ["--max-loras", str(len(self._adapters))]
+        lora: list[str] = []
+        if self._lora or self._first_adapters:
+            lora = lora_arguments(
+                [a.rank for a in self._first_adapters], more=self._lora, gpu=self._gpu
+            )
         arguments = engine_arguments(
             self._folder,
             self._name,
-            extra,
+            [*lora, *self._extra],
             gpu=self._gpu,
             context=self._context,
             tensor_parallel=self._tensor_parallel,
@@ -121,16 +129,12 @@ class VLLMEngine:
         engine = AsyncLLM.from_engine_args(arguments)
         config = engine.vllm_config
         self._reads_prompt = bool(getattr(config, "use_v2_model_runner", False))
-        self._lora = {
-            adapter: self._lora_request(adapter, number, path)
-            for number, (adapter, path) in enumerate(sorted(self._adapters.items()), start=1)
-        }
         self._info = EngineInfo(
             model=self._name,
             context=int(config.model_config.max_model_len),
             revision=self._revision,
             dtype=str(config.model_config.dtype).removeprefix("torch."),
-            adapters=(*([self._merged] if self._merged else []), *self._lora),
+            max_lora_rank=self._adapters.attach(engine, gpu=self._gpu),
             versions={
                 "vllm": vllm.__version__,
                 "torch": torch.__version__,
@@ -196,18 +200,22 @@ class VLLMEngine:
         # With several samples vLLM tells of each by itself.
         texts: dict[int, Completion] = {}
         tokens: dict[int, int] = {}
-        async for output in self._run(prompt, params, request_id, adapter):
-            for sample in output.outputs:
-                texts[sample.index] = Completion(sample.text, sample.finish_reason)
-                tokens[sample.index] = len(sample.token_ids)
-            if len(texts) < sampling.n:
-                continue
-            yield Generation(
-                completions=tuple(texts[i] for i in sorted(texts)),
-                prompt_tokens=len(prompt),
-                cached_tokens=output.num_cached_tokens or 0,
-                completion_tokens=sum(tokens.values()),
-            )
+        with self._adapters.using(self.info.adapter(adapter)) as lora:
+            running = self._run(prompt, params, request_id, lora)
+            # Closed here and not by the garbage collector: the adapter must outlive the request.
+            async with contextlib.aclosing(running) as outputs:
+                async for output in outputs:
+                    for sample in output.outputs:
+                        texts[sample.index] = Completion(sample.text, sample.finish_reason)
+                        tokens[sample.index] = len(sample.token_ids)
+                    if len(texts) < sampling.n:
+                        continue
+                    yield Generation(
+                        completions=tuple(texts[i] for i in sorted(texts)),
+                        prompt_tokens=len(prompt),
+                        cached_tokens=output.num_cached_tokens or 0,
+                        completion_tokens=sum(tokens.values()),
+                    )
 
     async def read(
         self,
@@ -218,31 +226,45 @@ class VLLMEngine:
         request_id: str,
         adapter: str | None = None,
     ) -> Reading:
-        def run(ids: Sequence[int], params: Any, name: str) -> AsyncIterator[Any]:
-            return self._run(ids, params, name, adapter)
+        used = self.info.adapter(adapter)
+        # One adapter for the whole of it, whatever takes its name in between.
+        with self._adapters.using(used) as lora:
 
-        way = read_prompt if self._reads_prompt and len(tails) > 1 else read_chain
-        return await way(run, [*prompt, *tails[0]], tails[1:], token_ids, request_id)
+            def run(ids: Sequence[int], params: Any, name: str) -> AsyncIterator[Any]:
+                return self._run(ids, params, name, lora)
+
+            way = read_prompt if self._reads_prompt and len(tails) > 1 else read_chain
+            reading = await way(run, [*prompt, *tails[0]], tails[1:], token_ids, request_id)
+        return replace(reading, adapter=used.version if used else None)
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        if self._engine is None:
+            raise EngineDead("the engine is not running")
+        await self._adapters.add(adapter)
+
+    def remove_adapter(self, adapter: Adapter) -> Awaitable[None]:
+        return self._adapters.remove(adapter)
 
     async def _run(
-        self, prompt: Sequence[int], params: Any, request_id: str, adapter: str | None
-    ) -> AsyncIterator[Any]:
+        self, prompt: Sequence[int], params: Any, request_id: str, lora: Any
+    ) -> AsyncGenerator[Any]:
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         if self._engine is None:
             raise EngineDead("the engine is not running")
-        self._running.add(request_id)
+        self._pulse.begin(request_id)
         stream = self._engine.generate(
             TokensPrompt(prompt_token_ids=list(prompt)),
             params,
             request_id,
-            lora_request=self._adapter(adapter),
+            lora_request=lora,
             priority=1 if in_background.get() else 0,
         )
         try:
             async for output in stream:
+                self._pulse.beat()
                 yield output
         except EngineDeadError as error:
             raise EngineDead("vLLM's engine process has died; restart the server") from error
@@ -255,24 +277,7 @@ class VLLMEngine:
             # Closing vLLM's generator is what aborts the request in the engine.
             with contextlib.suppress(EngineDeadError):
                 await stream.aclose()
-            self._running.discard(request_id)
-
-    def _adapter(self, name: str | None) -> Any:
-        if name is None or name == self._merged:
-            return None
-        try:
-            return self._lora[name]
-        except KeyError:
-            known = ", ".join(self._info.adapters) or "none is loaded"
-            raise UnknownModelError(
-                f"there is no adapter {name!r}; known: {known}", field="adapter"
-            ) from None
-
-    @staticmethod
-    def _lora_request(name: str, number: int, path: Path) -> Any:
-        from vllm.lora.request import LoRARequest
-
-        return LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(path))
+            self._pulse.end(request_id)
 
     def metrics(self) -> bytes:
         from prometheus_client import REGISTRY, generate_latest
@@ -280,7 +285,10 @@ class VLLMEngine:
         return generate_latest(REGISTRY)
 
     def running(self) -> int:
-        return len(self._running)
+        return self._pulse.running
+
+    def silent_seconds(self) -> float:
+        return self._pulse.silent_seconds
 
     def openai_serving(self) -> Any:
         """vLLM's own OpenAI-compatible chat and model handlers on this engine."""

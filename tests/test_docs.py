@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from adapter_files import adapter_folder
 from conftest import ServerFactory
 
 from llmarking import serve
@@ -37,6 +38,9 @@ ENTRY_SCRIPTS = (
 
 # Flags in the documents that belong to others.
 VLLM_FLAGS = {
+    "--max-lora-rank",
+    "--max-loras",
+    "--max-cpu-loras",
     "--tensor-parallel-size",
     "--pipeline-parallel-size",
     "--data-parallel-size",
@@ -226,7 +230,10 @@ def test_commands_run(
         _, extra = serve.parser().parse_known_args(given)
         assert {word for word in extra if word.startswith("-")} <= VLLM_FLAGS
         return
-    url = live_server_factory(store=store)
+    adapter_folder(tmp_path / "adapters" / "biology")
+    url = live_server_factory(
+        store=store, admin_keys=("the-admin-key",), adapter_folder=tmp_path / "adapters"
+    )
     if words[0] == "curl":
         if shutil.which("curl") is None:
             pytest.skip("no curl here")

@@ -160,7 +160,7 @@ def test_marks_add_up_like_decimals_and_stay_within_the_full_mark(
 
 
 async def test_a_grade_says_what_is_needed_to_get_it_again() -> None:
-    graded = await grade(Engine(9, 9), GradeOptions(shots=1, adapter="mine"))
+    graded = await grade(Engine(9, 9, adapters=["mine"]), GradeOptions(shots=1, adapter="mine"))
     assert graded.prompt_version.startswith("verdict/oneshot.v")
     assert (graded.shots, graded.adapter, graded.calibration) == (1, "mine", None)
     assert graded.prompt_tokens > 100
@@ -224,7 +224,8 @@ async def test_a_calibration_turns_odds_into_probabilities_and_may_turn_a_verdic
     assert [v.probability for v in graded.grade.verdicts] == pytest.approx(expected)
     assert [v.held for v in graded.grade.verdicts] == [False, True]
     assert graded.calibration == Grader(engine, known).calibration_for(0, None).identity  # type: ignore[union-attr]
-    other = await grade(Engine(2.0, 8.0), GradeOptions(adapter="unknown"), calibrations=known)
+    bare = Engine(2.0, 8.0, adapters=["other"])
+    other = await grade(bare, GradeOptions(adapter="other"), calibrations=known)
     assert other.calibration is None
     assert [v.held for v in other.grade.verdicts] == [True, True]
 
@@ -329,7 +330,7 @@ POINTS = QUESTION.points
 async def test_whatever_the_model_sees_differently_is_read_again(
     question: Question, options: GradeOptions
 ) -> None:
-    engine = Engine(9, -9)
+    engine = Engine(9, -9, adapters=["mine"])
     grader = Grader(engine)
     await grader.grade(QUESTION, ANSWER, VERDICT)
     await grader.grade(question, ANSWER, options)

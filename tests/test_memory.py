@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from llmarking.catalogue import GIB, ModelSpec, models, resolve
-from llmarking.errors import NotEnoughMemory
-from llmarking.memory import check_memory, gpu_gib, ram_gib
+from llmarking.errors import InputError, NotEnoughMemory
+from llmarking.memory import check_memory, gpu_gib, ram_gib, usable_gib
 
 SMI = """#!/bin/sh
 case "$*" in *memory.free*) ;; *) exit 3;; esac
@@ -91,6 +91,29 @@ def test_a_machine_without_a_driver_or_with_a_broken_one_has_no_gpu(
     assert gpu_gib() == ()
     monkeypatch.setenv("PATH", str(smi.parent / "empty"))
     assert gpu_gib() == ()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "flags", "default", "expected"),
+    [
+        ((20.0, 10.0), [], 1, (20.0, 1)),
+        ((20.0, 10.0), [], 2, (20.0, 2)),  # each gets as much as the fullest can take
+        ((8.0, 8.0, 80.0), ["--tensor-parallel-size", "2"], 1, (16.0, 2)),
+        ((8.0, 8.0, 80.0), ["-tp=2"], 1, (16.0, 2)),
+        ((8.0,) * 4, ["--tensor-parallel-size=2", "-pp", "2", "--dtype", "half"], 1, (32.0, 4)),
+        ((8.0, 9.0), ["--data-parallel-size", "2"], 1, (8.0, 1)),
+        ((8.0, 9.0), ["--tensor-parallel-size", "many"], 1, (8.0, 1)),
+    ],
+)
+def test_only_the_gpus_that_one_copy_is_spread_on_count(
+    gpus: tuple[float, ...], flags: list[str], default: int, expected: tuple[float, int]
+) -> None:
+    assert usable_gib(gpus, flags, default) == expected
+
+
+def test_more_gpus_than_there_are_is_said_before_the_download() -> None:
+    with pytest.raises(InputError, match="told to use 4 GPUs, and 2 are there"):
+        usable_gib((8.0, 8.0), ["--tensor-parallel-size", "4"], 1)
 
 
 def test_a_model_that_cannot_fit_is_refused_with_the_numbers_and_what_fits() -> None:

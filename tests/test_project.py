@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib.metadata
 import os
 import re
@@ -18,6 +19,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from llmarking import serve
+from llmarking.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
@@ -370,6 +374,24 @@ def test_compose_services_are_locked_down() -> None:
         for value in service["environment"].values():
             assert re.fullmatch(r"\$\{\w+:-\}", value), "secrets come from outside"
     assert compose["services"]["gpu"]["ipc"] == "host"
+
+
+def test_the_systemd_unit_lets_the_server_drain_and_start_again() -> None:
+    """A signal to all processes of the service would kill vLLM's before the requests end."""
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    path = ROOT / "env" / "llmarking.service"
+    unit.read_string(path.read_text(encoding="utf-8"))
+    service = unit["Service"]
+    assert (service["KillMode"], service["Restart"]) == ("mixed", "always")
+    assert int(service["TimeoutStopSec"]) >= ServerSettings().drain_seconds + 20
+    program, script, *flags = service["ExecStart"].split()
+    assert program.endswith("/.venv/bin/python")
+    assert (ROOT / script).is_file()
+    known, unknown = serve.parser().parse_known_args(flags)
+    assert (known.host, unknown) == ("127.0.0.1", [])
+    assert service["User"] != "root"
+    assert not re.search(r"^Environment=.*(KEY|TOKEN|SECRET)", path.read_text(), re.MULTILINE)
 
 
 def test_ci_runs_what_the_readme_says() -> None:

@@ -298,7 +298,7 @@ def test_help_shows_every_flag_with_examples(capsys: pytest.CaptureFixture[str])
 def test_keys_come_from_flags_and_the_environment_each_once(
     given: list[str] | None, environ: str, keys: tuple[str, ...]
 ) -> None:
-    assert settings.api_keys(given, {"LLMARKING_API_KEYS": environ}) == keys
+    assert settings.keys(given, "LLMARKING_API_KEYS", {"LLMARKING_API_KEYS": environ}) == keys
 
 
 def test_keys_are_not_shown_with_the_settings() -> None:

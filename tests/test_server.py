@@ -311,9 +311,11 @@ def test_an_answer_is_marked(live_server_factory: ServerFactory) -> None:
     assert marked["usage"]["prompt_tokens"] > 0
 
 
-def test_marking_tells_what_it_used(shared_server: Address) -> None:
+def test_marking_tells_what_it_used(live_server_factory: ServerFactory) -> None:
+    address = live_server_factory(ScriptedEngine(adapters=["mine"]))
     body = GRADE | {"shots": 1, "adapter": "mine", "method": "prose"}
-    marked = httpx.post(f"{shared_server}/grade", json=body).json()
+    marked = httpx.post(f"{address}/grade", json=body).json()
+    assert marked["adapter_version"] == "0" * 12
     assert (marked["shots"], marked["adapter"], marked["method"]) == (1, "mine", "prose")
     assert marked["prompt_version"].startswith("prose/oneshot.v")
 
@@ -714,6 +716,39 @@ def test_a_dead_engine_is_not_ready_even_before_the_watch_has_looked(
     engine.dead = True
     assert httpx.get(f"{address}/health/ready").status_code == 503
     assert httpx.post(f"{address}/grade", json=GRADE).status_code == 503
+
+
+def test_an_engine_that_stalls_over_its_work_is_not_ready_until_it_goes_on(
+    live_server_factory: ServerFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(service, "HEALTH_INTERVAL", 0.005)
+    words = Words()
+    address = live_server_factory(ScriptedEngine(sleep=words), stall_seconds=0.05)
+
+    def ready() -> int:
+        return httpx.get(f"{address}/health/ready").status_code
+
+    assert ready() == 200
+    with in_background(lambda: httpx.post(f"{address}/generate", json={"prompt": "a"})) as asked:
+        words.wait()
+        wait_until(lambda: ready() == 503)
+        reply = httpx.get(f"{address}/health/ready")
+        assert "the engine stalls: 1 requests run" in reply.json()["detail"]
+        assert httpx.get(f"{address}/health/live").status_code == 200
+        silent = re.search(
+            r"^llmarking_engine_silent_seconds (\S+)$",
+            httpx.get(f"{address}/metrics").text,
+            re.MULTILINE,
+        )
+        assert silent is not None
+        assert float(silent[1]) > 0.05
+        words.let()
+    assert asked[0].result().status_code == 200
+    assert ready() == 200
+    wait_until(lambda: "the engine goes on again" in caplog.text)
+    assert caplog.text.count("the engine stalls") == 1
 
 
 def test_requests_that_run_when_the_engine_dies_end_with_503_or_an_error_line(

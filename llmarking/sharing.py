@@ -1,0 +1,51 @@
+"""The same work asked for by many is done once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any
+
+
+class Shared:
+    """Runs the same work once, for all who ask while it runs or while its result is remembered."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._done: OrderedDict[Hashable, Any] = OrderedDict()
+        self._running: dict[Hashable, tuple[asyncio.Task[Any], list[int]]] = {}
+
+    async def get(self, key: Hashable, work: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+        """The result of `work`, and whether somebody else had already asked for it.
+
+        The work is cancelled when the last of those who wait for it is.
+        """
+        if key in self._done:
+            self._done.move_to_end(key)
+            return self._done[key], True
+        running = self._running.get(key)
+        known = running is not None
+        if running is None:
+            task = asyncio.ensure_future(work())
+            running = (task, [0])
+            self._running[key] = running
+            task.add_done_callback(lambda finished: self._finish(key, finished))
+        task, waiting = running
+        waiting[0] += 1
+        try:
+            return await asyncio.shield(task), known
+        finally:
+            waiting[0] -= 1
+            if waiting[0] == 0 and not task.done():
+                self._running.pop(key, None)
+                task.cancel()
+
+    def _finish(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        if self._running.get(key, (None,))[0] is task:
+            del self._running[key]
+        if task.cancelled() or task.exception() is not None:
+            return
+        self._done[key] = task.result()
+        while len(self._done) > self._size:
+            self._done.popitem(last=False)
