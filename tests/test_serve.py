@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from conftest import wait_until
 
@@ -101,6 +103,15 @@ class Process:
         return code
 
     def stop(self) -> None:
+        # Killed at once it would leave vLLM's processes behind, which hold its output open.
+        if self._process.poll() is None:
+            children = psutil.Process(self._process.pid).children(recursive=True)
+            if children:
+                self._process.terminate()
+                psutil.wait_procs(children, timeout=60)
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
         self._process.kill()
         self._process.wait()
         self._reader.join(10)
