@@ -139,6 +139,10 @@ class Grader:
         self._prompts: OrderedDict[tuple[str, str], ClassPrompt] = OrderedDict()
         self._readings = Shared(remember)
 
+    def forget(self) -> None:
+        """Let go of every reading that is remembered under the text of an answer."""
+        self._readings.forget()
+
     async def grade(self, question: Question, answer: str, options: GradeOptions) -> Graded:
         """Grade one answer.
 

@@ -22,6 +22,7 @@ from llmarking import (
     server_info,
     server_jobs,
     server_openai,
+    server_privacy,
     server_refits,
     server_regrades,
     server_releases,
@@ -57,7 +58,7 @@ def create_app(
         # Loading takes minutes; the health checks answer meanwhile.
         watcher = asyncio.create_task(service.run())
         try:
-            async with server_jobs.working(app):
+            async with server_privacy.purging(app), server_jobs.working(app):
                 yield
         finally:
             watcher.cancel()
@@ -85,6 +86,7 @@ def create_app(
         server_refits,
         server_regrades,
         server_releases,
+        server_privacy,
         server_jobs,
         server_info,
         server_adapters,

@@ -41,6 +41,10 @@ class Shared:
                 self._running.pop(key, None)
                 task.cancel()
 
+    def forget(self) -> None:
+        """Remember no result any more; what runs goes on."""
+        self._done.clear()
+
     def _finish(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         if self._running.get(key, (None,))[0] is task:
             del self._running[key]

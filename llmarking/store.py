@@ -16,6 +16,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -137,19 +138,32 @@ class Store:
                 tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             migrations.upgrade(tx)
 
-    def scrub(self) -> None:
+    def scrub(self, patience: float = BUSY_SECONDS) -> None:
         """Leave no trace in the file of what has been deleted; does nothing on PostgreSQL.
 
-        Deleted rows are overwritten as they go (`secure_delete`); what may still hold them is the
-        write-ahead log.
+        Deleted rows are overwritten as they go (`secure_delete`). What may still hold them is the
+        write-ahead log, and the slack of pages that were rearranged before.
+
+        Args:
+            patience: seconds to wait for readers that keep the write-ahead log in use.
+
+        Raises:
+            StoreError: the rows are gone, but their traces could not be removed yet.
         """
-        if self.engine.dialect.name != "sqlite":
+        if self._turn is None:
             return
-        with self._translated(), self.engine.connect() as connection:
+        deadline = time.monotonic() + patience
+        with self._translated(), self._turn, self.engine.connect() as connection:
             raw = connection.connection.dbapi_connection
             assert isinstance(raw, sqlite3.Connection)
-            raw.execute("VACUUM")
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for statement in ("wal_checkpoint(TRUNCATE)", "", "wal_checkpoint(TRUNCATE)"):
+                while not _scrubbed(raw, statement):
+                    if time.monotonic() > deadline:
+                        raise StoreError(
+                            "what was asked for is deleted, but traces of it may be left in "
+                            f"{self.name} until the next deletion: somebody kept reading"
+                        )
+                    time.sleep(0.05)
 
     def close(self) -> None:
         """Close every connection and let go of the lock."""
@@ -169,6 +183,21 @@ class Store:
             raise
         except (DBAPIError, PoolTimeout) as error:
             raise StoreError(f"the database {self.name}: {_trouble(error)}") from None
+
+
+def _scrubbed(connection: sqlite3.Connection, checkpoint: str) -> bool:
+    """Rewrite the file, or with `checkpoint` empty the write-ahead log; false if it is in use."""
+    try:
+        if not checkpoint:
+            connection.execute("VACUUM")
+            return True
+        busy, _, _ = connection.execute(f"PRAGMA {checkpoint}").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return False
+        why = _SQLITE_TROUBLE.get(error.sqlite_errorcode & 0xFF, "it fails")
+        raise StoreError(f"traces of what was deleted could not be removed: {why}") from None
+    return not busy
 
 
 def _trouble(error: SQLAlchemyError) -> str:
