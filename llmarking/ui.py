@@ -23,7 +23,7 @@ from llmarking.ui_export import ExportPage, ExportParts, build_export, export_ro
 from llmarking.ui_frame import FramePage, build_frame
 from llmarking.ui_grade import GradePage, GradeParts, build_grade
 from llmarking.ui_intake import Intake
-from llmarking.ui_login import Guard, Sessions, login_routes
+from llmarking.ui_login import LOOPBACK, Guard, Sessions, login_routes
 from llmarking.ui_overview import (
     OverviewPage,
     OverviewParts,
@@ -211,13 +211,16 @@ def _wire_frame(blocks: gr.Blocks, parts: Parts, desk: Desk) -> None:
     )
 
 
-def create_app(url: str | None, api_key: str | None, folder: Path) -> fastapi.FastAPI:
+def create_app(
+    url: str | None, api_key: str | None, folder: Path, *, local: bool = True
+) -> fastapi.FastAPI:
     """The pages as an app, behind a login by the server's keys.
 
     Args:
         url: the server, as `AsyncClient` takes it.
         api_key: the one key that opens the pages; None takes any that the server knows.
         folder: where files lie while they are uploaded.
+        local: the pages are for this machine alone.
     """
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     chinese: dict[str, Any] = translations()
@@ -225,7 +228,7 @@ def create_app(url: str | None, api_key: str | None, folder: Path) -> fastapi.Fa
     sessions = Sessions(url, api_key)
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, sessions=sessions)
-    for path, methods, endpoint in login_routes(sessions):
+    for path, methods, endpoint in login_routes(sessions, local=local):
         app.add_api_route(path, endpoint, methods=methods, response_model=None)
     app.add_api_route("/export", export_route(sessions), methods=["GET"], response_model=None)
     gr.mount_gradio_app(
@@ -247,9 +250,10 @@ def create_app(url: str | None, api_key: str | None, folder: Path) -> fastapi.Fa
 def serve(url: str | None, api_key: str | None, host: str, port: int) -> None:
     """Serve the pages until they are stopped."""
     with tempfile.TemporaryDirectory(prefix="llmarking-") as folder:
-        app = create_app(url, api_key, Path(folder))
+        local = host in LOOPBACK
+        app = create_app(url, api_key, Path(folder), local=local)
         print(f"LLMarking for teachers: http://{host}:{port}", flush=True)
-        if host not in ("127.0.0.1", "localhost", "::1") and not api_key:
+        if not local and not api_key:
             print(
                 "If the server has no API keys, everybody who reaches this address can use the "
                 "pages and read every class: give the server keys."

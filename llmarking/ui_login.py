@@ -28,6 +28,7 @@ COOKIE = "llmarking_session"
 LASTS = 12 * 3600.0  # seconds
 WRONG_KEYS, WITHIN = 10, 60.0  # so many wrong keys in so many seconds, then nobody may try
 MAX_FORM = 4096
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 IMPATIENT = Retry(busy=3.0)  # a teacher would rather be told than wait
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
@@ -133,12 +134,21 @@ def _turned_away(connection: HTTPConnection) -> Response:
     return JSONResponse({"detail": "log in first"}, 401)
 
 
-def login_routes(sessions: Sessions) -> list[tuple[str, list[str], Callable[..., object]]]:
-    """Path, methods and endpoint of the login, for any Starlette application."""
+def login_routes(
+    sessions: Sessions, *, local: bool = False
+) -> list[tuple[str, list[str], Callable[..., object]]]:
+    """Path, methods and endpoint of the login, for any Starlette application.
+
+    Args:
+        local: the pages are for this machine alone. Then nobody enters without a key under another
+            name than one of its own: a page elsewhere could have its name lead here.
+    """
 
     async def show(request: Request) -> Response:
         """The form; a server that wants no key is entered at once."""
         language = language_of(request.headers.get("accept-language"))
+        if local and request.url.hostname not in LOOPBACK:
+            return _form(language)
         try:
             token = await sessions.open("")
         except (RequestRefused, InputError):

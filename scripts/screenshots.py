@@ -65,7 +65,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def class_files(folder: Path, questions: int = 3, answers: int = 8) -> tuple[Path, Path]:
+def class_files(folder: Path, questions: int = 3, answers: int = 6) -> tuple[Path, Path]:
     """A questions file and an answers file, made of the example course.
 
     Ids have leading zeros, and one answer is there twice.
@@ -124,6 +124,10 @@ def watch(page: Page, shot: Shot) -> None:
     # A class that is finished meanwhile opens at its review; the grading is one step back.
     page.wait_for_selector("#progress .lm-said:visible, #panel .lm-panel:visible")
     if page.locator("#progress .lm-said:visible").count():
+        page.wait_for_function(
+            "/^[1-9]|已评 [1-9]/.test(document.querySelector('#progress').innerText.trim())",
+            timeout=PATIENCE * 1000,
+        )
         shot(page, "grade")
         page.wait_for_function(
             "/finished|已完成/.test(document.querySelector('#progress').innerText)",

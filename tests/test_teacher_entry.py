@@ -166,10 +166,10 @@ def test_a_decision_goes_to_identical_answers_and_comes_back(
     page = visit().page
     open_review(page, site, course)
     goto_answer(page, "It stores pairs")
-    assert "1 identical" in page.locator(".lm-same").inner_text()
+    assert "say the same (1)" in page.locator(".lm-same").inner_text()
     page.keyboard.press("1")
     page.keyboard.press("a")
-    page.wait_for_selector("#message >> text=1 identical answers are decided")
+    page.wait_for_selector("#message >> text=1 more that say the same")
     states = [row.state for row in site.client.answers(course).answers]
     assert states == ["proposed", "overridden", "overridden"]
     page.keyboard.press("u")
@@ -292,3 +292,46 @@ def test_the_pages_fetch_nothing_from_elsewhere(site: Site) -> None:
         outside = [tag for tag in tags if re.search(r"(?:src|href)=[\"']?(?:https?:)?//", tag)]
         assert [tag for tag in outside if site.pages not in tag] == []
         assert "fonts.googleapis" not in html + http.get("/theme.css").text
+
+
+def test_students_get_links_and_what_they_contest_comes_first(
+    site: Site, visit: Callable[..., Visit], course: str
+) -> None:
+    page = visit().page
+    open_review(page, site, course)
+    page.click("#go-export")
+    page.click("#release")
+    page.wait_for_selector(".lm-links:visible")
+    links = page.locator(".lm-links input").evaluate_all("(all) => all.map((one) => one.value)")
+    assert len(links) == 3
+    mine = httpx.get(links[0]).json()
+    [answer] = mine["answers"]
+    sent = {"answer": answer["id"], "point": 2, "text": f"I did say so. {EVIL}"}
+    assert httpx.post(f"{links[0]}/contest", json=sent).status_code == 201
+    page.click("#steps >> text=Review")
+    page.wait_for_selector("#panel .lm-contests:visible")
+    assert "I did say so." in page.locator(".lm-contests").inner_text()
+    assert page.locator("#queue [data-row='0'] .lm-contested").count() == 1
+    page.keyboard.press("2")
+    page.keyboard.press("a")
+    page.wait_for_selector("#message .lm-good")
+    [contest] = site.client.answer(answer["id"]).contests
+    assert contest.state == "changed"
+    assert page.title() == "LLMarking"
+    page.click("#go-export")
+    page.click("#revoke")
+    page.wait_for_selector("#links >> text=No link works")
+    assert httpx.get(links[0]).status_code == 404
+
+
+def test_a_class_is_deleted_by_its_name_only(
+    site: Site, visit: Callable[..., Visit], course: str
+) -> None:
+    page = visit().page
+    open_review(page, site, course)
+    page.click("#go-export")
+    page.click("text=Delete this class")
+    page.fill("#delete-name textarea, #delete-name input", "Class 8a")
+    page.click("#delete")
+    page.wait_for_selector("#deleted >> text=not the name")
+    assert course in {each.id for each in site.client.courses()}

@@ -31,13 +31,14 @@ def server(live_server_factory: ServerFactory) -> Address:
     return live_server_factory(api_keys=(KEY, "another-key"))
 
 
-def pages(sessions: Sessions) -> httpx.AsyncClient:
+def pages(sessions: Sessions, *, local: bool = False) -> httpx.AsyncClient:
     """Pages behind the guard: everything but the login says who is let in."""
 
     async def inside(request: Request) -> PlainTextResponse:
         return PlainTextResponse("inside")
 
-    routes = [Route(path, end, methods=methods) for path, methods, end in login_routes(sessions)]
+    login = login_routes(sessions, local=local)
+    routes = [Route(path, end, methods=methods) for path, methods, end in login]
     app = Guard(Starlette(routes=[*routes, Route("/{path:path}", inside)]), sessions)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pages")
 
@@ -92,6 +93,14 @@ async def test_a_server_without_keys_is_entered_at_once(live_server: Address) ->
     async with pages(Sessions(live_server)) as http:
         assert (await http.get("/login")).status_code == 303
         assert (await http.get("/")).text == "inside"
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1:7860", 303), ("evil.example", 200)])
+async def test_another_name_for_this_machine_opens_nothing_without_a_key(
+    live_server: Address, host: str, status: int
+) -> None:
+    async with pages(Sessions(live_server), local=True) as http:
+        assert (await http.get("/login", headers={"host": host})).status_code == status
 
 
 async def test_too_many_wrong_keys_are_refused_for_a_minute(server: Address) -> None:
