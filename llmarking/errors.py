@@ -19,6 +19,7 @@
     ├── EngineError
     │   ├── EngineDead            the engine stopped and will not answer again
     │   └── Overloaded            the queue is full; try again after `retry_after` s
+    ├── TrainingDiverged          the loss or a gradient is no longer a number
     └── ClientError               talking to a server
         ├── ServerUnreachable     nobody answers at that address, or it is not ready
         └── RequestRefused        it answered with an error status
@@ -150,6 +151,10 @@ class Overloaded(EngineError):
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"the server is busy; try again in {retry_after} s")
         self.retry_after = retry_after
+
+
+class TrainingDiverged(LLMarkingError):
+    """The loss or a gradient is no longer a number; the step and what to change are in the text."""
 
 
 class ClientError(LLMarkingError):

@@ -1,320 +1,316 @@
-"""LoRA on graded answers: the tokens that grading sends, the loss on the verdicts only.
+"""From graded answers to an adapter: what `finetune.py` does, in order.
 
-A sample is a verdict prompt with all its tails; at the end of each tail the model's choice between
-the two verdict tokens is compared with the teacher's. Nothing else of the text is learned, and
-points without a verdict count for nothing. Imports torch, transformers and peft when it starts.
+Data is read and parted by question, rows are drawn for every step of the run, the memory is
+reckoned up, the model is trained and its best weights are kept with a calibration for each number
+of graded examples. torch and its company are imported when all that can be refused has been.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import os
 import random
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import shutil
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmarking.domain import GradedExample, Point, Question, StudentAnswer
-from llmarking.engine import Tokenizer
-from llmarking.errors import InputError, LLMarkingError
-from llmarking.prompting import Template, class_prompt
+from llmarking import hub, training_data, training_output
+from llmarking.catalogue import ModelSpec
+from llmarking.errors import CalibrationError, InputError
+from llmarking.metrics import to_json
+from llmarking.prompting import shot_name, versions
+from llmarking.tokenizing import HubTokenizer
+from llmarking.training_data import Group, Source, Split
+from llmarking.training_memory import available_gib, plan, shape
+from llmarking.training_rows import Mixer, Renderer, Row, batches
+from llmarking.training_settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from llmarking.training_loop import Plan
+
+SHOTS = (0, 1, 3)
+SIZE_LIMIT_MB = 40.0
+MANIPULATIONS = Path(__file__).resolve().parents[1] / "data" / "training" / "manipulations.toml"
+Report = Callable[[str], None]
 
 
-class TrainingDiverged(LLMarkingError):
-    """The loss is no longer a number; the step and what to change are in the message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One prompt for training.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to train, on what, and where the result goes.
 
     Attributes:
-        ids: the prompt and all its tails.
-        rows: positions in `ids` after which a verdict is read.
-        labels: 1.0 true, 0.0 false, one per row.
-        group: the question, so that splits and curves can go by it.
+        base: the hub id that the adapter is for; the model's own unless it is given as a folder.
+        out: the folder of the result; its name is the adapter's.
+        command: what repeats the run, for the card.
     """
 
-    ids: tuple[int, ...]
-    rows: tuple[int, ...]
-    labels: tuple[float, ...]
-    group: str
+    model: ModelSpec
+    base: str
+    sources: Sequence[Source]
+    settings: TrainingSettings
+    out: Path
+    command: str = ""
+    resume: bool = False
+    calibrate: bool = True
+    keep_checkpoints: bool = False
+    device: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """How to train. Rates and counts are the ones the shipped adapter was made with."""
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    targets: tuple[str, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    learning_rate: float = 1e-4
-    epochs: float = 2.0
-    batch_tokens: int = 16_384
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    seed: int = 1
-    max_tokens: int = 2048
-    shot_mix: dict[int, float] = field(default_factory=lambda: {0: 0.5, 1: 0.25, 3: 0.25})
-
-
-def vary(
-    question: Question, answer: StudentAnswer, rng: random.Random
-) -> tuple[Question, StudentAnswer]:
-    """The same question with its points in another order, and sometimes fewer of them.
-
-    A model that always saw point 1 first learns positions; this one has to read.
-    """
-    points = list(question.points)
-    rng.shuffle(points)
-    if len(points) > 2 and rng.random() < 0.3:
-        points = points[: rng.randint(2, len(points) - 1)]
-    return _renumbered(question, answer, points)
-
-
-def _renumbered(
-    question: Question, answer: StudentAnswer, points: Sequence[Point]
-) -> tuple[Question, StudentAnswer]:
-    new_id = {point.id: number for number, point in enumerate(points, start=1)}
-    renumbered = tuple(replace(point, id=new_id[point.id]) for point in points)
-    examples = tuple(
-        GradedExample(
-            e.answer,
-            {new_id[i]: v for i, v in e.verdicts.items() if i in new_id},
-            {new_id[i]: r for i, r in e.reasons.items() if i in new_id},
-        )
-        for e in question.examples
-    )
-    verdicts = {new_id[i]: v for i, v in (answer.verdicts or {}).items() if i in new_id}
-    return (
-        replace(question, points=renumbered, examples=examples),
-        replace(answer, verdicts=verdicts),
-    )
-
-
-def with_decoys(
-    question: Question, answer: StudentAnswer, others: Sequence[Point], rng: random.Random
-) -> tuple[Question, StudentAnswer]:
-    """A question with points of other questions beside its own, which the answer can't state."""
-    decoys = rng.sample(others, min(len(others), rng.randint(1, 3)))
-    top = max(p.id for p in question.points)
-    extra = [replace(p, id=top + 1 + i) for i, p in enumerate(decoys)]
-    points = [*question.points, *extra]
-    rng.shuffle(points)
-    verdicts = {**(answer.verdicts or {}), **{p.id: False for p in extra}}
-    wide = replace(
-        question,
-        points=tuple(points),
-        examples=tuple(
-            GradedExample(e.answer, {**e.verdicts, **{p.id: False for p in extra}})
-            for e in question.examples
-        ),
-    )
-    return _renumbered(wide, replace(answer, verdicts=verdicts), points)
-
-
-def sample(
-    question: Question, answer: StudentAnswer, shots: int, template: Template, tokenizer: Tokenizer
-) -> Sample:
-    """The prompt that grading would send for this answer, with the teacher's verdicts as labels."""
-    shared = class_prompt(question, question.examples[:shots], template, tokenizer)
-    prompt = shared.with_answer(answer.text, tokenizer)
-    ids = prompt.ids
-    rows, labels = [], []
-    for point, tail in zip(question.points, prompt.tails, strict=True):
-        ids += tail
-        verdict = (answer.verdicts or {}).get(point.id)
-        if verdict is not None:
-            rows.append(len(ids) - 1)
-            labels.append(float(verdict))
-    return Sample(tuple(ids), tuple(rows), tuple(labels), question.code)
-
-
-def batches(
-    samples: Sequence[Sample], batch_tokens: int, rng: random.Random | None = None
-) -> Iterator[list[Sample]]:
-    """Samples of like length together, each batch at most `batch_tokens` with its padding.
-
-    With `rng`, lengths are jittered and the batches come in random order.
-    """
-    order = sorted(samples, key=lambda s: len(s.ids) * (1 + (rng.random() * 0.1 if rng else 0.0)))
-    out: list[list[Sample]] = []
-    batch: list[Sample] = []
-    longest = 0
-    for item in order:
-        longest = max(longest, len(item.ids))
-        if batch and longest * (len(batch) + 1) > batch_tokens:
-            out.append(batch)
-            batch, longest = [], len(item.ids)
-        batch.append(item)
-    if batch:
-        out.append(batch)
-    if rng:
-        rng.shuffle(out)
-    yield from out
-
-
-def train(
-    model_folder: Path,
-    epoch_samples: Callable[[int], Sequence[Sample]],
-    token_ids: tuple[int, int],
-    settings: TrainingSettings,
-    out: Path,
-    *,
-    device: str = "cpu",
-    report: Callable[[dict[str, Any]], None] = lambda row: None,
-    evaluate: Callable[[Any], dict[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """Train an adapter and write it to `out` as safetensors.
-
-    Args:
-        epoch_samples: the samples of epoch 0, 1, …; drawn anew each time.
-        token_ids: ids of the tokens for true and false.
-        evaluate: called with the model at the end of every epoch; its result is reported.
-
-    Returns:
-        the last report.
+def finetune(request: Request, report: Report) -> dict[str, Any]:
+    """Train an adapter; returns what `metrics.json` holds.
 
     Raises:
-        TrainingDiverged: the loss became NaN or infinite.
+        InputError: the data, the settings or the folder won't do.
+        NotEnoughMemory: told before anything is loaded.
+        TrainingDiverged: the loss or a gradient became NaN.
     """
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(settings.seed)
-    base = AutoModelForCausalLM.from_pretrained(
-        model_folder,
-        dtype=torch.bfloat16,
-        # Padding on the right with the fused kernels gave NaN gradients in bfloat16 on Qwen.
-        attn_implementation="eager",
-    ).to(device)
-    model = get_peft_model(
-        base,
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=list(settings.targets),
-            task_type="CAUSAL_LM",
-        ),
+    settings = request.settings
+    parts = training_data.split(
+        training_data.groups(request.sources),
+        settings.held_out,
+        settings.seed,
+        settings.most_held,
     )
-    model.train()
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+    data = training_data.describe(request.sources, parts)
+    checkpoints = _folder(request, data)
+    folder = hub.fetch(request.model)
+    renderer = Renderer(HubTokenizer.from_folder(folder.path), settings.max_tokens)
+    steps, per_epoch = _steps(parts, renderer, settings)
+    held = held_rows(parts.held, renderer, settings.seed)
+    report(_summary(parts, steps, per_epoch, renderer))
+    # On a machine with several GPUs one is used: the batches are small, and the Trainer would
+    # otherwise copy the model to all of them.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    from llmarking import training_loop, training_model
+
+    device = request.device or training_model.default_device()
+    if settings.quantize:
+        training_model.check_quantize(device)
+    memory, where = available_gib(device, settings.memory_gib)
+    lengths = [row.length for step in steps for row in step] + [row.length for row in held[0]]
+    need = plan(shape(folder.path), settings, lengths, memory, where)
+    report(f"memory: about {need}; {memory:.1f} GiB of {where} may be used")
+    model = training_model.add_lora(
+        training_model.load_base(folder.path, device, quantize=settings.quantize),
+        settings,
+        checkpointing=need.checkpointing,
     )
-    first = list(epoch_samples(0))
-    if not first:
-        raise InputError("there is nothing to train on: no answer has a teacher's verdict")
-    per_epoch = len(list(batches(first, settings.batch_tokens)))
-    total = max(1, math.ceil(per_epoch * settings.epochs))
-    rng = random.Random(settings.seed)
-    step, started, row = 0, time.monotonic(), {}
-    for epoch in range(math.ceil(settings.epochs)):
-        for batch in batches(
-            first if epoch == 0 else epoch_samples(epoch), settings.batch_tokens, rng
-        ):
-            if step >= total:
-                break
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * _schedule(step, total, settings.warmup)
-            odds, labels = read_odds(model, batch, token_ids, device)
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(odds, labels)
-            if not torch.isfinite(loss):
-                raise TrainingDiverged(
-                    f"the loss is {loss.item()} at step {step}; nothing was saved. Try a lower "
-                    f"--learning-rate than {settings.learning_rate:g}"
-                )
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            row = {
-                "step": step,
-                "steps": total,
-                "loss": round(loss.item(), 4),
-                "accuracy": round(((odds > 0) == (labels > 0.5)).float().mean().item(), 4),
-                "norm": round(float(norm), 3),
-                "seconds": round(time.monotonic() - started, 1),
-            }
-            report(row)
-        if evaluate is not None:
-            model.eval()
-            row = {**row, "epoch": epoch + 1, **evaluate(model)}
-            model.train()
-            report(row)
-    model.eval()
-    model.save_pretrained(out, safe_serialization=True)
-    (out / "training.json").write_text(
-        json.dumps({"settings": asdict(settings), "last": row}, indent=1) + "\n"
+    todo = training_loop.Plan(
+        steps=steps,
+        per_epoch=per_epoch,
+        held=[*held[0], *(r for r in held[max(held)] if r.kind == "points")],
+        token_ids=renderer.token_ids,
     )
-    return row
+    log = training_loop.train(model, todo, settings, checkpoints, device, report)
+    training_model.save(model, request.out, request.base)
+    digest = training_output.shrink(request.out)
+    results = _calibrated(request, model, todo, held, device, report)
+    metrics = {
+        "format": "llmarking-training/1",
+        "model": request.model.name,
+        "base": request.base,
+        "base_files": folder.digest,
+        "adapter": request.out.name,
+        "adapter_sha256": digest,
+        "settings": _plain(settings),
+        "data": data,
+        "left_out_as_too_long": len(renderer.left_out),
+        "steps": max((int(row["step"]) for row in log if "step" in row), default=0),
+        "estimated_gib": round(need.total, 2),
+        **_used(device),
+        "versions": training_output.installed(),
+        "held_out": results,
+        "command": request.command,
+    }
+    _write(request, metrics, log, need.adapter_parameters)
+    size = (request.out / training_output.WEIGHTS).stat().st_size / 1e6
+    if size > SIZE_LIMIT_MB:
+        report(f"the adapter has {size:.0f} MB; a lower --rank makes it smaller")
+    if not request.keep_checkpoints:
+        shutil.rmtree(checkpoints)
+    return metrics
 
 
-def _schedule(step: int, total: int, warmup: float) -> float:
-    """Linear warm-up, then a cosine down to a tenth."""
-    warm = max(1, int(total * warmup))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+def held_rows(held: Sequence[Group], renderer: Renderer, seed: int) -> dict[int, list[Row]]:
+    """Rows of the held-out questions as they stand, for every number of graded examples."""
+    rows: dict[int, list[Row]] = {}
+    for shots in SHOTS:
+        rng = random.Random(f"{seed}/held/{shots}")
+        rows[shots] = [
+            row
+            for group in held
+            if (wide := training_data.with_examples(group, shots, rng)) is not None
+            for row in renderer.rows(wide, shots, per_row=8)
+        ]
+    return rows
 
 
-def read_odds(model: Any, batch: Sequence[Sample], token_ids: tuple[int, int], device: str) -> Any:
-    """Log-odds of true against false, and labels, at every row of a batch; both of shape [rows]."""
-    import torch
+def _folder(request: Request, data: list[dict[str, object]]) -> Path:
+    """The folder for checkpoints, with what the run is, so that only the same run goes on in it."""
+    checkpoints = request.out / "checkpoints"
+    run = {"model": request.model.name, "settings": _plain(request.settings), "data": data}
+    # How long it may take and how much memory it may use is not what is trained.
+    for name in ("minutes", "memory_gib"):
+        run["settings"].pop(name)
+    note = checkpoints / "run.json"
+    if note.exists():
+        if not request.resume:
+            raise InputError(
+                f"{request.out} holds a run that did not end; --resume goes on with it, or name "
+                "another folder with --out"
+            )
+        if note.read_text(encoding="utf-8") != training_output.as_json(run):
+            raise InputError(
+                f"{request.out} holds a run with another model, other data or settings; name "
+                "another folder with --out"
+            )
+    elif (request.out / training_output.WEIGHTS).exists():
+        raise InputError(f"{request.out} holds an adapter already; name another folder with --out")
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    note.write_text(training_output.as_json(run), encoding="utf-8")
+    return checkpoints
 
-    longest = max(len(item.ids) for item in batch)
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    mask = torch.zeros(len(batch), longest, dtype=torch.long)
-    where: list[tuple[int, int]] = []
-    labels: list[float] = []
-    for index, item in enumerate(batch):
-        ids[index, : len(item.ids)] = torch.tensor(item.ids)
-        mask[index, : len(item.ids)] = 1
-        where += [(index, row) for row in item.rows]
-        labels += item.labels
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = inner.model(
-        input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-    ).last_hidden_state
-    at = torch.tensor(where, device=device)
-    read = hidden[at[:, 0], at[:, 1]]
-    # Only two rows of the output matrix are needed, and none of the vocabulary's 150,000.
-    head = inner.get_output_embeddings().weight[list(token_ids)]
-    logits = read.float() @ head.float().T
-    return logits[:, 0] - logits[:, 1], torch.tensor(labels, device=device)
+
+def _steps(
+    parts: Split, renderer: Renderer, settings: TrainingSettings
+) -> tuple[list[list[Row]], int]:
+    """Every step of the run, and how many an epoch has."""
+    mixer = Mixer(
+        parts.train, renderer, settings, training_data.balance(parts.train), manipulations()
+    )
+    steps: list[list[Row]] = []
+    per_epoch, epoch = 0, 0
+    while epoch < settings.epochs:
+        rng = random.Random(f"{settings.seed}/batches/{epoch}")
+        drawn = list(batches(mixer.epoch(epoch), settings.batch_tokens, rng))
+        per_epoch = per_epoch or len(drawn)
+        share = min(1.0, settings.epochs - epoch)
+        steps += drawn[: max(1, round(share * len(drawn)))]
+        epoch += 1
+    if not steps:
+        raise InputError(
+            f"no answer fits into --max-tokens {settings.max_tokens}; there is nothing to train on"
+        )
+    return steps, per_epoch
 
 
-def odds_of(
+def manipulations() -> tuple[str, ...]:
+    """Our sentences that are addressed to the grader, of all languages."""
+    if not MANIPULATIONS.is_file():
+        return ()
+    content = tomllib.loads(MANIPULATIONS.read_text(encoding="utf-8"))
+    return tuple(text for texts in content["sentences"].values() for text in texts)
+
+
+def _summary(
+    parts: Split, steps: Sequence[Sequence[Row]], per_epoch: int, renderer: Renderer
+) -> str:
+    def count(groups: Sequence[Group]) -> str:
+        return f"{len(groups)} questions with {sum(len(g.answers) for g in groups):,} answers"
+
+    tokens = sum(row.length for step in steps for row in step)
+    alone = sum(
+        len(row.head) * len(row.segments) + sum(len(s.ids) for s in row.segments)
+        for step in steps
+        for row in step
+    )
+    text = (
+        f"trains on {count(parts.train)}, holds out {count(parts.held)}; {len(steps)} steps, "
+        f"{per_epoch} an epoch, {tokens:,} tokens ({alone:,} without sharing)"
+    )
+    if renderer.left_out:
+        text += f"; {len(renderer.left_out)} answers are too long and left out (--max-tokens)"
+    return text
+
+
+def _calibrated(
+    request: Request,
     model: Any,
-    samples: Sequence[Sample],
-    token_ids: tuple[int, int],
+    todo: Plan,
+    held: dict[int, list[Row]],
     device: str,
-    batch_tokens: int = 32_768,
-) -> list[list[float]]:
-    """Log-odds for every sample, in the order given, without gradients."""
+    report: Report,
+) -> dict[str, Any]:
+    """Read the held-out questions once more, write a calibration for each number of examples."""
+    from llmarking import training_figures, training_model
+
+    results: dict[str, Any] = {}
+    for shots, rows in held.items():
+        if not rows:
+            continue
+        found = training_model.readouts(
+            model, rows, todo.token_ids, device, request.settings.batch_tokens
+        )
+        prompt = f"verdict/{shot_name(shots)}.{versions('verdict')[-1]}"
+        name = request.out.name
+        try:
+            fitted = training_figures.fitted(
+                found,
+                model=request.model.name,
+                adapter=name,
+                prompt=prompt,
+                data=[s.name for s in request.sources],
+            )
+        except CalibrationError as error:
+            report(f"no calibration for {shots} examples: {error}")
+            continue
+        if request.calibrate:
+            fitted.save(request.out / "calibrations" / f"{name}.{shot_name(shots)}.json")
+        results[str(shots)] = {
+            "slope": fitted.slope,
+            "offset": fitted.offset,
+            "calibrated": training_figures.agreement(found, fitted, request.settings.seed),
+            "left_out": to_json(training_figures.held_out_figures(found)),
+        }
+        report(
+            f"held out, {shots} examples: {len(found)} verdicts, kappa "
+            f"{results[str(shots)]['left_out']['kappa']:.3f} (left out)"
+        )
+    return results
+
+
+def _write(
+    request: Request, metrics: dict[str, Any], log: Sequence[dict[str, Any]], numbers: int
+) -> None:
+    from llmarking import training_figures
+
+    curves = training_figures.curves(log)
+    training_output.write_json(request.out / "metrics.json", metrics)
+    training_output.write_json(request.out / "curves.json", curves)
+    training_figures.draw(curves, request.out / "curves.png")
+    text = training_output.card(
+        request.out.name,
+        model=request.model.name,
+        base=request.base,
+        digest=metrics["base_files"],
+        settings=request.settings,
+        prompt=f"verdict/zeroshot.{versions('verdict')[-1]}",
+        steps=metrics["steps"],
+        numbers=numbers,
+        folder=request.out,
+        data=metrics["data"],
+        results=metrics["held_out"],
+        command=request.command,
+    )
+    (request.out / "README.md").write_text(text, encoding="utf-8")
+
+
+def _used(device: str) -> dict[str, Any]:
+    """What the GPU had to hold, where there is one."""
+    if not device.startswith("cuda"):
+        return {"device": device}
     import torch
 
-    index = {id(item): number for number, item in enumerate(samples)}
-    out: list[list[float]] = [[] for _ in samples]
-    with torch.no_grad():
-        for batch in batches(samples, batch_tokens):
-            odds, _ = read_odds(model, batch, token_ids, device)
-            values: Iterable[float] = odds.float().tolist()
-            rest = iter(values)
-            for item in batch:
-                out[index[id(item)]] = [next(rest) for _ in item.rows]
-    return out
+    return {
+        "device": torch.cuda.get_device_name(),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+    }
+
+
+def _plain(settings: TrainingSettings) -> dict[str, Any]:
+    plain = asdict(replace(settings, alpha=settings.lora_alpha))
+    plain["shot_mix"] = {str(shots): share for shots, share in settings.shot_mix.items()}
+    plain["targets"] = list(settings.targets)
+    return plain

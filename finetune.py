@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""Train a LoRA adapter on graded answers, so that a model marks as the teacher does.
+
+examples:
+  python finetune.py --data my_course.json --out adapters/biology
+  python finetune.py -m 0 --qlora --data my_course.json --out adapters/biology
+  python finetune.py --data my_course.json --out adapters/biology --resume
+  python vllm_server.py --adapter biology=adapters/biology       serve the result
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from llmarking import catalogue
+from llmarking.errors import InputError
+from llmarking.terminal import EXIT_CODES, ExitCode, Terminal, run
+from llmarking.training_settings import TrainingSettings
+
+DEFAULTS = TrainingSettings()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="finetune.py",
+        description=__doc__,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what to train on")
+    what.add_argument(
+        "--data", nargs="+", default=[], metavar="COURSE",
+        help="courses with teachers' verdicts, by name or path, as eval_short_batched.py reads them",
+    )  # fmt: skip
+    what.add_argument(
+        "--data-root", metavar="FOLDER", help="where courses are (default: $LLMARKING_DATA)"
+    )
+    what.add_argument(
+        "--held-out", type=_share, default=DEFAULTS.held_out, metavar="SHARE",
+        help="of every course's questions, never trained on (default: %(default)s)",
+    )  # fmt: skip
+    what.add_argument(
+        "--shots", type=_mix, default=None, metavar="N:SHARE,…",
+        help="shares of prompts with N graded examples (default: 0:0.6,1:0.2,3:0.2)",
+    )  # fmt: skip
+    model = parser.add_argument_group("the model")
+    model.add_argument(
+        "-m", "--model", default=catalogue.default_model().name,
+        help="index, name, hub id, or a folder with weights (default: %(default)s)",
+    )  # fmt: skip
+    model.add_argument(
+        "--weights", metavar="FOLDER", help="where that model's files are, instead of the cache"
+    )
+    kind = model.add_mutually_exclusive_group()
+    kind.add_argument("--lora", action="store_true", help="the model in 16 bits; the default")
+    kind.add_argument(
+        "--qlora", action="store_true", help="the model in 4 bits: a third of the memory; GPU only"
+    )
+    model.add_argument("--rank", type=_count, default=DEFAULTS.rank, help="(default: %(default)s)")
+    model.add_argument(
+        "--alpha", type=_count, help="scale of the adapter (default: twice the rank)"
+    )
+    model.add_argument(
+        "--targets", nargs="+", default=list(DEFAULTS.targets), metavar="LAYER",
+        help="layers that get an adapter (default: all linear ones)",
+    )  # fmt: skip
+    model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--learning-rate", type=_positive, default=DEFAULTS.learning_rate, metavar="X",
+        help="(default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument(
+        "--epochs", type=_positive, default=DEFAULTS.epochs, metavar="X",
+        help="times through the data (default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument(
+        "--batch-tokens", type=_count, default=DEFAULTS.batch_tokens, metavar="N",
+        help="tokens of a step: the memory goes with them (default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument(
+        "--max-tokens", type=_count, default=DEFAULTS.max_tokens, metavar="N",
+        help="longest row; answers that need more are left out (default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument("--dropout", type=_share, default=DEFAULTS.dropout, metavar="SHARE")
+    how.add_argument("--seed", type=int, default=DEFAULTS.seed, metavar="N")
+    how.add_argument(
+        "--patience", type=_count, default=DEFAULTS.patience, metavar="N",
+        help="looks at the held-out questions without a lower loss before it ends early "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument(
+        "--evaluations", type=_count, default=DEFAULTS.evaluations, metavar="N",
+        help="looks at them in an epoch, each with a checkpoint (default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument("--minutes", type=_positive, metavar="X", help="end within this time")
+    how.add_argument(
+        "--memory", type=_positive, metavar="GIB", help="use at most this (default: what is free)"
+    )
+    result = parser.add_argument_group("the result")
+    result.add_argument(
+        "--out", metavar="FOLDER", help="where the adapter goes; the folder's name is its name"
+    )
+    result.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    result.add_argument(
+        "--no-calibration", action="store_true", help="fit no calibration on the held-out questions"
+    )
+    result.add_argument("--no-color", action="store_true", help="no colour")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: from 0 to below 1")
+    return value
+
+
+def _mix(text: str) -> dict[int, float]:
+    mix: dict[int, float] = {}
+    for part in text.split(","):
+        shots, _, share = part.partition(":")
+        if shots not in ("0", "1", "2", "3"):
+            raise argparse.ArgumentTypeError(f"{part!r}: write N:SHARE with N from 0 to 3")
+        mix[int(shots)] = _positive(share or "1")
+    return mix
+
+
+def _settings(args: argparse.Namespace) -> TrainingSettings:
+    settings = TrainingSettings(
+        quantize=args.qlora,
+        rank=args.rank,
+        alpha=args.alpha,
+        dropout=args.dropout,
+        targets=tuple(args.targets),
+        learning_rate=args.learning_rate,
+        epochs=args.epochs,
+        batch_tokens=args.batch_tokens,
+        max_tokens=args.max_tokens,
+        seed=args.seed,
+        held_out=args.held_out,
+        evaluations=args.evaluations,
+        patience=args.patience,
+        minutes=args.minutes,
+        memory_gib=args.memory,
+    )
+    return replace(settings, shot_mix=args.shots) if args.shots else settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run with these arguments, or the command line's; return the exit status."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    terminal = Terminal(color=not args.no_color)
+    words = sys.argv[1:] if argv is None else argv
+    if not args.out or not args.data:
+        parser.error("--data COURSE and --out FOLDER are needed")
+
+    def body() -> int:
+        try:
+            from llmarking import training, training_data
+        except ModuleNotFoundError as error:
+            raise InputError(f"{error.name} is missing; pip install 'llmarking[train]'") from None
+        spec = catalogue.resolve(args.model)
+        if args.weights:
+            spec = replace(spec, path=catalogue.resolve(args.weights).path)
+        request = training.Request(
+            model=spec,
+            base=spec.hub_id or spec.name,
+            sources=training_data.load(args.data, args.data_root),
+            settings=_settings(args),
+            out=Path(args.out),
+            command=shlex.join(["python", "finetune.py", *words]),
+            resume=args.resume,
+            calibrate=not args.no_calibration,
+            device=None if args.device == "auto" else args.device,
+        )
+        training.finetune(request, terminal.note)
+        terminal.note(f"done: {args.out} holds the adapter, README.md says how good it is")
+        return ExitCode.OK
+
+    return run("finetune.py", body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
