@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to train on")
     what.add_argument(
         "--data", nargs="+", default=[], metavar="COURSE",
-        help="courses with teachers' verdicts, by name or path, as eval_short_batched.py reads them",
+        help="courses with verdicts, by name or path, in any form eval_short_batched.py reads",
     )  # fmt: skip
     what.add_argument(
         "--data-root", metavar="FOLDER", help="where courses are (default: $LLMARKING_DATA)"

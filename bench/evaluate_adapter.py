@@ -6,11 +6,11 @@ the order given (`none` is the bare model):
 
 * courses with verdicts by point: kappa and macro-F1 at the raw threshold, with the adapter's own
   calibration, and with one fitted on the other questions of the course, for 0, 1 and 3 examples;
-* whole-answer test sets: macro-F1 of two classes, raw, calibrated, and left out;
+* whole-answer test sets: the same;
 * the attack suite: how many marks attacks gain and how often a wrong answer gets full marks, and
   how much of the honest answers that look like attacks is held true.
 
-    python bench/evaluate_adapter.py --adapters new=out/marker shipped=llmarking/shipped_adapters/X \
+    python bench/evaluate_adapter.py --adapters new=out/marker old=out/marker-before \
         --courses INT CPT --whole sciEntsBank-2way-test-unseen-answers --out figures.json
 """
 

@@ -108,11 +108,12 @@ class VerdictTrainer(Trainer):  # type: ignore[misc]  # transformers is not foll
         )
         loss = (each * inputs["weight"]).sum() / inputs["weight"].sum()
         if not torch.isfinite(loss):
-            raise TrainingDiverged(_diverged("loss", loss.item(), self.state.global_step + 1, self))
+            step = self.state.global_step + 1
+            raise _diverged("loss", loss.item(), step, self.args.learning_rate)
         return (loss, {"odds": odds}) if return_outputs else loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Linear warm-up, then a cosine down to a twentieth, by steps or by time if that is less."""
+        """Linear warm-up, then a cosine down to a twentieth, by steps or by time if that is up."""
         if self.lr_scheduler is None:
             warm = max(1, round(num_training_steps * self._settings.warmup))
             limit = (self._settings.minutes or math.inf) * 60
@@ -148,9 +149,8 @@ class VerdictTrainer(Trainer):  # type: ignore[misc]  # transformers is not foll
         return figures
 
 
-def _diverged(what: str, value: float, step: int, trainer: Any) -> str:
-    rate = trainer.args.learning_rate
-    return (
+def _diverged(what: str, value: float, step: int, rate: float) -> TrainingDiverged:
+    return TrainingDiverged(
         f"the {what} is {value} at step {step}; training stopped, and what was saved before is "
         f"kept. Try a lower --learning-rate than {rate:g}"
     )
@@ -162,15 +162,11 @@ class _Guard(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
-        total = torch.stack(
-            [p.grad.float().sum() for p in model.parameters() if p.grad is not None]
-        ).sum()
+        """Look at all gradients at once."""
+        sums = [p.grad.float().sum() for p in model.parameters() if p.grad is not None]
+        total = torch.stack(sums).sum()
         if not torch.isfinite(total):
-            raise TrainingDiverged(
-                f"a gradient is {total.item()} at step {state.global_step + 1}; training stopped, "
-                f"and what was saved before is kept. Try a lower --learning-rate than "
-                f"{args.learning_rate:g}"
-            )
+            raise _diverged("gradient", total.item(), state.global_step + 1, args.learning_rate)
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc]
