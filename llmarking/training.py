@@ -150,10 +150,9 @@ def held_rows(held: Sequence[Group], renderer: Renderer, seed: int) -> dict[int,
 def _folder(request: Request, data: list[dict[str, object]]) -> Path:
     """The folder for checkpoints, with what the run is, so that only the same run goes on in it."""
     checkpoints = request.out / "checkpoints"
-    run = {"model": request.model.name, "settings": _plain(request.settings), "data": data}
     # How long it may take and how much memory it may use is not what is trained.
-    for name in ("minutes", "memory_gib"):
-        run["settings"].pop(name)
+    settings = replace(request.settings, minutes=None, memory_gib=None)
+    run = {"model": request.model.name, "settings": _plain(settings), "data": data}
     note = checkpoints / "run.json"
     if note.exists():
         if not request.resume:

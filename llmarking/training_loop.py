@@ -63,6 +63,9 @@ class _Steps(Dataset):  # type: ignore[misc]  # torch is not followed by mypy
 class VerdictTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed by mypy
     """Trains on the verdicts of a plan."""
 
+    lr_scheduler: Any
+    control: Any
+
     def __init__(
         self,
         model: Any,
@@ -115,7 +118,8 @@ class VerdictTrainer(Trainer):  # type: ignore[misc]  # transformers is not foll
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Linear warm-up, then a cosine down to a twentieth, by steps or by time if that is up."""
         if self.lr_scheduler is None:
-            warm = max(1, round(num_training_steps * self._settings.warmup))
+            # A long plan may be cut short by the clock: the rate is up after a minute or so.
+            warm = max(1, min(50, round(num_training_steps * self._settings.warmup)))
             limit = (self._settings.minutes or math.inf) * 60
 
             def factor(step: int) -> float:

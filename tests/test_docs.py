@@ -32,6 +32,7 @@ ENTRY_SCRIPTS = (
     "student_entry.py",
     "teacher_entry.py",
     "eval_short_batched.py",
+    "finetune.py",
     "scripts/demo.py",
     "bench/publish.py",
 )

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("peft")
-
 import finetune
 from llmarking import adapters, calibration, catalogue, hub, training, training_data
 from llmarking.errors import HubError, InputError, NotEnoughMemory, TrainingDiverged
@@ -225,7 +223,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(
             return gradient * math.nan
 
     monkeypatch.setattr(training_loop, "read_odds", lambda *args: Poison.apply(honest(*args)))
-    with pytest.raises(TrainingDiverged, match="a gradient is nan at step 1|the gradient is nan"):
+    with pytest.raises(TrainingDiverged, match="the gradient is nan at step 1"):
         training.finetune(request_for(), quiet)
 
 
@@ -290,9 +288,7 @@ def test_the_script_end_to_end_on_the_test_model(
     assert found.base == "HuggingFaceTB/SmolLM2-135M-Instruct"
     # What was written reads the same questions as the trained model did.
     renderer = Renderer(HubTokenizer.from_folder(test_model), 2048)
-    parts = training_data.split(
-        training_data.groups(training_data.load([str(small)])), 0.2, seed=1
-    )
+    parts = training_data.split(training_data.groups(training_data.load([str(small)])), 0.2, seed=1)
     rows = training.held_rows(parts.held, renderer, 1)[0]
     model = training_model.with_adapter(training_model.load_base(test_model, "cpu"), out)
     read = training_model.readouts(model, rows, renderer.token_ids, "cpu", 4096)

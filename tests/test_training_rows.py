@@ -63,9 +63,7 @@ class Listener(ScriptedEngine):
 
 
 @pytest.mark.parametrize("shots", [0, 1, 3])
-async def test_a_row_holds_the_tokens_that_the_grader_sends(
-    renderer: Renderer, shots: int
-) -> None:
+async def test_a_row_holds_the_tokens_that_the_grader_sends(renderer: Renderer, shots: int) -> None:
     engine = Listener()
     await engine.start()
     grader = Grader(engine)
