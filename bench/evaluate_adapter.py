@@ -145,7 +145,7 @@ def manipulation(reader: Reader, splits: Sequence[attacks.Split]) -> dict[str, A
         answers = []
         for kind in attacks.BASES:
             if kind != "alone":
-                answers.append(_answer(f"{kind}//", base.question, base.answer(kind)))
+                answers.append(_answer(f"{kind}///", base.question, base.answer(kind)))
             for number, attack in enumerate(attacks.attacks(tuple(splits))):
                 if attack.language != base.language or (attack.alone and kind != "alone"):
                     continue
@@ -164,7 +164,7 @@ def manipulation(reader: Reader, splits: Sequence[attacks.Split]) -> dict[str, A
         # What copies the reference states it; what it earns is a matter of flags, not of marks.
         if name == "reference copied":
             continue
-        before = 0.0 if kind == "alone" else marks[group, f"{kind}//"]
+        before = 0.0 if kind == "alone" else marks[group, f"{kind}///"]
         gains.setdefault(kind, []).append(mark - before)
         if kind in ("alone", "wrong"):
             full.setdefault(name, []).append(mark > 1 - 1e-9)
@@ -189,7 +189,7 @@ def manipulation(reader: Reader, splits: Sequence[attacks.Split]) -> dict[str, A
             name: round(float(np.mean(f)), 3) for name, f in sorted(full.items()) if any(f)
         },
         "bases": {
-            kind: round(float(np.mean([m for (_, a), m in marks.items() if a == f"{kind}//"])), 3)
+            kind: round(float(np.mean([m for (_, a), m in marks.items() if a == f"{kind}///"])), 3)
             for kind in attacks.BASES[1:]
         },
         "honest_controls": round(float(np.mean(list(honest.values()))), 4),
