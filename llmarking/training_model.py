@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,11 @@ def check_quantize(device: str) -> None:
     """
     if device == "cpu":
         raise InputError("--qlora needs a CUDA GPU, and there is none here; --lora runs on a CPU")
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
+    if find_spec("bitsandbytes") is None:
         raise InputError(
-            f"--qlora needs bitsandbytes, which can't be imported ({error}); "
-            "pip install 'llmarking[qlora]', or take --lora"
-        ) from error
+            "--qlora needs bitsandbytes, which is not installed; pip install 'llmarking[qlora]', "
+            "or take --lora"
+        )
 
 
 def add_lora(base: Any, settings: TrainingSettings, *, checkpointing: bool) -> Any:
