@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from llmarking import tables_grid
 from llmarking.errors import DataError
 from llmarking.tables_grid import Changes, Grid, Row, TextForm, TextRow, check_size, unquoted
-from llmarking.tables_text import decode, described
+from llmarking.tables_text import breaks, decode, described
 
 DELIMITERS = ",;\t"
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_BREAK = re.compile(r"\r\n|\r|\n")
 _SEPARATOR = re.compile(r'\s*"?sep=([,;\t])"?[ \t]*(?:\r\n|\r|\n)')
 _SAMPLE = 50
 _SAMPLE_SIZE = 4 * 2**20
@@ -109,17 +108,17 @@ def _rows(text: str, delimiter: str, file: str) -> Iterator[Row]:
         raw.append(found)
         if len(raw) > tables_grid.MAX_COLUMNS:
             check_size(file, width=len(raw))
-        breaks = len(_BREAK.findall(found)) if found[:1] == '"' else 0
+        inside = breaks(found) if found[:1] == '"' else 0
         end = between.match(text, match.end())
         if end is None:
             place = len(raw) - 1
             raise DataError(
                 _quote_fault(text, match.end()),
                 file=file,
-                line=line + breaks,
+                line=line + inside,
                 column=unquoted(headers[place]).strip() if place < len(headers) else str(place + 1),
             )
-        line += breaks
+        line += inside
         at = end.end()
         if end.group() == delimiter:
             continue

@@ -23,7 +23,6 @@ _NAMES = {
     "cp1252": "Windows-1252",
 }
 _HIGH = re.compile(rb"[\x80-\xff]+")
-_LINE = re.compile(r"\r\n|\r|\n")
 
 
 def decode(data: bytes, file: str, encoding: str | None = None) -> tuple[str, str, bytes]:
@@ -49,7 +48,12 @@ def described(encoding: str, mark: bytes) -> str:
 
 def line_of(text: str, position: int) -> int:
     """The 1-based line at a position; lines end in LF, CR or both."""
-    return 1 + len(_LINE.findall(text, 0, position))
+    return 1 + breaks(text[:position])
+
+
+def breaks(text: str) -> int:
+    """How many line breaks there are: LF, CR, or both together."""
+    return text.count("\n") + text.count("\r") - text.count("\r\n")
 
 
 def _strict(data: bytes, encoding: str, file: str) -> str:
