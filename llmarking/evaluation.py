@@ -225,6 +225,7 @@ class Evaluation:
             "revision": cards[0].revision,
             "dtype": cards[0].dtype,
             "adapter": about[0].adapter,
+            "adapter_version": about[0].adapter_version,
             "method": self._settings.method,
             "shots": "all" if self._settings.shots is None else self._settings.shots,
             "prompt_version": ", ".join(prompts),

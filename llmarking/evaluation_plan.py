@@ -24,16 +24,25 @@ class About:
 
     model: str
     adapter: str | None
+    adapter_version: str | None
     prompt: str
     calibration: str | None
 
     @classmethod
     def of(cls, grade: GradeResponse) -> About:
         """What this grade was made with."""
-        return cls(grade.model, grade.adapter, grade.prompt_version, grade.calibration)
+        return cls(
+            grade.model,
+            grade.adapter,
+            grade.adapter_version,
+            grade.prompt_version,
+            grade.calibration,
+        )
 
     def __str__(self) -> str:
-        model = f"{self.model} with adapter {self.adapter}" if self.adapter else self.model
+        model = self.model
+        if self.adapter:
+            model += f" with adapter {self.adapter} ({self.adapter_version})"
         return f"{model}, prompt {self.prompt}, calibration {self.calibration or 'none'}"
 
 

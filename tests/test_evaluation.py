@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,26 @@ def test_only_the_same_run_is_resumed(live_server: str, tmp_path: Path) -> None:
     data = run("--resume", "--limit", "3")
     assert (data.code, "data_sha256 was" in data.stderr) == (ExitCode.BAD_INPUT, True)
     assert len(data.samples) == 30
+
+
+def test_an_adapter_is_known_by_its_weights(live_server_factory: Serve, tmp_path: Path) -> None:
+    """A run goes on with the very adapter it began with, not with another of the same name."""
+
+    def run(version: str, *args: str) -> Result:
+        engine = ScriptedEngine(adapters=["mine"])
+        adapter = replace(engine.info.adapters["mine"], version=version)
+        object.__setattr__(engine.info, "adapters", {"mine": adapter})
+        given = ("--url", live_server_factory(engine), "--adapter", "mine", *args)
+        return evaluate(tmp_path, *given)
+
+    first = run("1" * 12, "--limit", "1")
+    assert first.code == ExitCode.OK, first.stderr
+    assert first.folder.parent.name == "scripted+mine"
+    what = first.run["configuration"]
+    assert (what["adapter"], what["adapter_version"]) == ("mine", "1" * 12)
+    other = run("2" * 12, "--limit", "2", "--resume")
+    assert (other.code, "adapter_version was" in other.stderr) == (ExitCode.BAD_INPUT, True)
+    assert run("1" * 12, "--limit", "2", "--resume").code == ExitCode.OK
 
 
 def canaries(path: Path) -> Iterator[str]:

@@ -75,7 +75,8 @@ def configuration(**changes: Any) -> dict[str, Any]:
     """What `run.json` says of a run."""
     return {
         "course": "TOY", "source": "made up", "data_sha256": "0" * 64, "model": "toy-1b",
-        "revision": "", "dtype": "bfloat16", "adapter": None, "method": "verdict", "shots": 0,
+        "revision": "", "dtype": "bfloat16", "adapter": None, "adapter_version": None,
+        "method": "verdict", "shots": 0,
         "prompt_version": "verdict/zeroshot.v1", "prompt_sha256": {"verdict/zeroshot.v1": "1" * 64},
         "calibration": None, "seed": 0,
     } | changes  # fmt: skip
