@@ -22,7 +22,15 @@ from pathlib import Path
 
 from llmarking import datasets, leaderboard
 from llmarking.errors import InputError
-from llmarking.terminal import EXIT_CODES, ExitCode, Terminal, add_server_options, printable, run
+from llmarking.terminal import (
+    EXIT_CODES,
+    ExitCode,
+    Terminal,
+    add_grading_options,
+    add_server_options,
+    printable,
+    run,
+)
 
 # What the original's -n means: zero-shot, one-shot, few-shot; and all there are.
 SHOTS = {"0": 0, "1": 1, "2": 3, "all": None}
@@ -55,13 +63,11 @@ def _parser() -> argparse.ArgumentParser:
         "-n", choices=SHOTS, default="0",
         help="graded examples the model sees: 0 none, 1 one, 2 three, all (default: 0)",
     )  # fmt: skip
-    how.add_argument("--method", choices=("verdict", "prose"), default="verdict")
-    how.add_argument("--adapter", metavar="NAME", help="grade with this adapter of the server")
+    add_grading_options(how)
     how.add_argument(
         "-t", "--threads", type=_count, default=10, metavar="N",
         help="answers asked for at once (default: 10)",
     )  # fmt: skip
-    how.add_argument("-p", "--prompt-version", metavar="V", help="accepted; the server decides")
     result = parser.add_argument_group("the result")
     result.add_argument(
         "--out", default="results", metavar="FOLDER", help="where it goes (default: results)"

@@ -21,7 +21,15 @@ from llmarking.client import Client
 from llmarking.errors import InputError
 from llmarking.feedback import print_questions
 from llmarking.student import Student, StudentSettings
-from llmarking.terminal import EXIT_CODES, ExitCode, Terminal, add_server_options, read_stdin, run
+from llmarking.terminal import (
+    EXIT_CODES,
+    ExitCode,
+    Terminal,
+    add_grading_options,
+    add_server_options,
+    read_stdin,
+    run,
+)
 
 # What the original's -n means: zero-shot, one-shot, few-shot.
 SHOTS = {0: 0, 1: 1, 2: 3}
@@ -52,9 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         "-n", type=int, choices=SHOTS, default=0,
         help="graded examples the model sees: 0 none, 1 one, 2 three (default: 0)",
     )  # fmt: skip
-    how.add_argument("--method", choices=("verdict", "prose"), default=defaults.method)
+    add_grading_options(how)
     how.add_argument("--no-explain", action="store_true", help="no evidence and reasons: faster")
-    how.add_argument("-p", "--prompt-version", metavar="V", help="accepted; the server decides")
     shown = how.add_mutually_exclusive_group()
     shown.add_argument(
         "-s", "--stream", action=argparse.BooleanOptionalAction, default=defaults.stream,
@@ -87,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = StudentSettings(
         examples=SHOTS[args.n],
         method=args.method,
+        adapter=args.adapter,
         explain=not args.no_explain,
         stream=args.stream,
         limit=args.limit,

@@ -137,7 +137,9 @@ class Calibrations:
 
     def prompts(self, model: str, adapter: str) -> list[str]:
         """The prompts that have one for this model and adapter."""
-        keys = self._own.get(adapter) or [(m, p) for m, a, p in self._known if a == adapter]
+        keys = [(m, p) for m, a, p in self._known if a == adapter]
+        if adapter in self._own:
+            keys = list(self._own[adapter])
         return sorted(prompt for found, prompt in keys if found == model)
 
 

@@ -22,6 +22,7 @@ def insert_course(
     id: str | None = None,
     retention_days: int | None = None,
     risk: float | None = None,
+    default_adapter: str | None = None,
     actor: str = "api",
 ) -> str:
     """Add a course; returns its id.
@@ -34,7 +35,11 @@ def insert_course(
         raise Conflict(f"there is a course {id!r} already", field="id")
     tx.execute(
         sa.insert(courses).values(
-            id=course, name=storable(name), retention_days=retention_days, risk=risk
+            id=course,
+            name=storable(name),
+            retention_days=retention_days,
+            risk=risk,
+            default_adapter=default_adapter,
         )
     )
     log_event(tx, course, actor, "course.created")

@@ -36,6 +36,7 @@ class StudentSettings:
 
     examples: int = 0
     method: Method = "verdict"
+    adapter: str | None = None
     explain: bool = True
     stream: bool = True
     limit: int = 3
@@ -131,6 +132,8 @@ class Student:
             shots=len(shown.examples),
             explain=self._settings.explain,
         )
+        if self._settings.adapter is not None:
+            options["adapter"] = self._settings.adapter
         if self._settings.as_json:
             return self._client.grade(shown, answer.text, **options)
         feedback = Feedback(self._terminal.out)

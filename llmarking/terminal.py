@@ -121,6 +121,20 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_grading_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that every script which grades has."""
+    group.add_argument(
+        "--method",
+        choices=("verdict", "prose"),
+        default="verdict",
+        help="read the model's verdicts (default), or let it write them",
+    )
+    group.add_argument("--adapter", metavar="NAME", help="grade with this adapter of the server")
+    group.add_argument(
+        "-p", "--prompt-version", metavar="V", help="accepted; the server decides, and says which"
+    )
+
+
 # All control characters but line feed and tab: a model or a student could steer the terminal.
 _CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 

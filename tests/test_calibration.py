@@ -353,3 +353,22 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_every_calibration_that_ships_can_be_read() -> None:
     Calibrations()
+
+
+def test_what_comes_with_an_adapters_weights_is_all_it_has(tmp_path: Path) -> None:
+    shipped = Calibration("model", "prompt", "mine", 0.5, 1.0)
+    shipped.save(tmp_path / "c.json")
+    known = Calibrations(tmp_path)
+    own = Calibration("model", "other", "mine", 0.7, 0.0)
+    known.put("mine", [own])
+    assert known.find("model", "mine", "other") == own
+    # Those that ship belong to other weights of that name.
+    assert known.find("model", "mine", "prompt") is None
+    assert known.prompts("model", "mine") == ["other"]
+    known.put("mine", [])
+    assert known.find("model", "mine", "prompt") is None
+    assert known.prompts("model", "mine") == []
+    known.forget("mine")
+    assert known.find("model", "mine", "prompt") == shipped
+    assert known.prompts("model", "mine") == ["prompt"]
+    assert known.prompts("another", "mine") == []

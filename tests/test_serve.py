@@ -14,10 +14,13 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import psutil
 import pytest
+from adapter_files import adapter_folder
 from conftest import wait_until
 
 from llmarking import serve, settings
@@ -320,3 +323,85 @@ def test_keys_are_not_shown_with_the_settings() -> None:
 def test_a_key_that_can_not_be_sent_is_refused(key: str) -> None:
     with pytest.raises(InputError, match="at least 8 characters"):
         ServerSettings(api_keys=(key,))
+
+
+# Which adapters the engine gets, and how
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """What the engine is made with, in place of one."""
+    seen: dict[str, Any] = {}
+
+    class Engine:
+        def __init__(self, folder: Path, name: str, **options: Any) -> None:
+            seen.update(options, folder=folder)
+
+    model = SimpleNamespace(path=tmp_path / "model", digest="d" * 64, revision="r")
+    monkeypatch.setattr("llmarking.vllm_engine.VLLMEngine", Engine)
+    monkeypatch.setattr(serve.hub, "fetch", lambda *_: model)
+    monkeypatch.setattr(serve, "check_memory", lambda *_: None)
+    monkeypatch.setattr(serve, "merged_folder", lambda *_: tmp_path / "merged")
+    monkeypatch.setattr(serve, "gpu_gib", lambda: ())
+    return seen
+
+
+def engine_of(*flags: str) -> str | None:
+    known, extra = serve.parser().parse_known_args(flags)
+    return serve._engine(known, extra)[1]
+
+
+SHIPPED = "qwen2.5-coder-1.5b-marker"
+
+
+def test_on_a_cpu_the_default_adapter_alone_is_merged(made: dict[str, Any], tmp_path: Path) -> None:
+    mine = adapter_folder(tmp_path / "mine", base="Qwen/Qwen2.5-Coder-1.5B-Instruct")
+    assert engine_of() == SHIPPED
+    assert (made["merged"].name, made["adapters"], made["lora"]) == (SHIPPED, [], False)
+    assert made["folder"] == tmp_path / "merged"
+    own = ("--no-adapter", "--adapter", f"mine={mine}", "--default-adapter", "mine")
+    assert engine_of(*own) == "mine"
+    assert (made["merged"].name, made["adapters"]) == ("mine", [])
+
+
+def test_on_a_cpu_several_adapters_lie_beside_the_weights(
+    made: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = adapter_folder(tmp_path / "mine", base="Qwen/Qwen2.5-Coder-1.5B-Instruct")
+    for flags in (("--adapter", f"mine={mine}"), ("--enable-lora",)):
+        caplog.clear()
+        assert engine_of(*flags) == SHIPPED
+        assert made["merged"] is None
+        assert made["adapters"][0].name == SHIPPED
+        assert made["folder"] == tmp_path / "model"
+        assert "grades many times slower" in caplog.text
+    assert made["lora"] is True
+    # One that nobody said should grade everything is not in the weights of everything.
+    assert engine_of("--no-adapter", "--adapter", f"mine={mine}") is None
+    assert [a.name for a in made["adapters"]] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--default-adapter", "nobody"), "--default-adapter nobody: there is no such adapter"),
+        (("--adapter", "a={0}", "--adapter", "a={0}"), "two adapters are called a"),
+    ],
+)
+def test_adapters_that_make_no_sense_are_refused(
+    flags: tuple[str, ...], words: str, made: dict[str, Any], tmp_path: Path
+) -> None:
+    mine = adapter_folder(tmp_path / "mine")
+    with pytest.raises(InputError, match=words):
+        engine_of(*(flag.format(mine) for flag in flags))
+    assert made == {}
+
+
+def test_an_adapter_folder_must_be_there_and_be_of_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-m", "scripted", "--adapter-folder", str(tmp_path / "none")) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+    known = serve.parser().parse_args(["--adapter-folder", str(tmp_path)])
+    with pytest.raises(InputError, match="needs --enable-lora"):
+        serve._adapter_folder(known)

@@ -10,12 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from adapter_files import adapter_folder, calibration_file
 from conftest import Address, ServerFactory, wait_until
 from test_server import GRADE, Words, idle, in_background
 
 from llmarking.domain import Reading
 from llmarking.engine import ScriptedEngine
+from llmarking.store import Store
+from llmarking.store_schema import marks
 
 KEY = "a-key-for-the-class"
 ADMIN = "the-key-of-the-admin"
@@ -264,3 +267,29 @@ async def test_adapters_change_under_load_without_a_failed_request(
     assert {status for status, _ in seen} == {200}
     assert len(versions) == 12
     assert len({version for _, version in seen} & versions) > 2
+
+
+def test_the_adapter_of_a_course_grades_its_class(
+    store: Store, live_server_factory: ServerFactory, folder: Path
+) -> None:
+    address = live_server_factory(store=store, admin_keys=(ADMIN,), adapter_folder=folder)
+    load(address, "mine")
+    question = {"code": "A", "text": "What?", "reference": "<Point1:1>that<Point1:1>"}
+    answer = {"student": "s1", "question": "A", "text": "That."}
+    for name, status in (("mine", 202), ("nobody", 404)):
+        course = httpx.post(
+            f"{address}/courses", json={"name": name, "default_adapter": name}
+        ).json()["id"]
+        httpx.put(
+            f"{address}/courses/{course}/questions", json={"questions": [question]}
+        ).raise_for_status()
+        job = httpx.post(f"{address}/jobs", json={"course": {"id": course}, "answers": [answer]})
+        assert job.status_code == status, job.text
+        if status == 404:
+            assert "no adapter 'nobody'; known: mine" in job.json()["detail"]
+            continue
+        path = f"{address}/jobs/{job.json()['id']}"
+        wait_until(lambda path=path: httpx.get(path).json()["state"] == "finished")
+        assert httpx.get(path).json()["counts"]["graded"] == 1
+        with store.read() as tx:
+            assert list(tx.scalars(sa.select(marks.c.adapter))) == ["mine"]

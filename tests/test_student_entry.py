@@ -119,6 +119,16 @@ def test_json(live_server_factory: Serve, course: str, args: list[str], stdin: b
     assert (said["grade"]["mark"], said["grade"]["full_mark"]) == (2, 3)
 
 
+def test_an_adapter(live_server_factory: Serve, course: str) -> None:
+    url = live_server_factory(ScriptedEngine(adapters=["mine"]))
+    args = ["--course", course, "--question", "A1", "--answer", "Pairs.", "--json", "--no-explain"]
+    done = run_piped(SCRIPT, *args, "--adapter", "mine", env={"LLMARKING_URL": url})
+    assert (done.returncode, json.loads(done.stdout)["grade"]["adapter"]) == (0, "mine")
+    done = run_piped(SCRIPT, *args, "--adapter", "other", env={"LLMARKING_URL": url})
+    assert done.returncode == 3
+    assert b"there is no adapter 'other'; known: mine" in done.stdout + done.stderr
+
+
 def test_prose(live_server_factory: Serve, course: str) -> None:
     """A verdict that the model did not give is shown as missing, not as false."""
     engine = ScriptedEngine(lambda _: "<Point1:2> *True (It says pairs.)")
