@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,8 @@ from llmarking.datasets_contents import whole_question
 from llmarking.errors import DataError
 from llmarking.tables import Kind, Marking
 from llmarking.tables_grid import unquoted
-from llmarking.ui import SAMPLE
 
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "short" / "EXAMPLE"
 ASKED = (whole_question("Q1", "Why?", ["because"], 2.0),)
 MARKING = Marking(1.5, 2.0, {1: True}, "fine, really")
 
