@@ -91,9 +91,7 @@ async def main() -> int:
         used = None if args.no_adapter else adapters.shipped(spec)
     adapter = used.name if used else None
     weights = merged_folder(folder.path, folder.digest, used) if used else folder.path
-    engine = VLLMEngine(
-        weights, spec.name, context=spec.context or 4096, merged=used.name if used else None
-    )
+    engine = VLLMEngine(weights, spec.name, context=spec.context or 4096, merged=used)
     await engine.start()
     saved: dict[str, Any] = {
         "model": spec.name,
