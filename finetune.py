@@ -5,12 +5,15 @@ examples:
   python finetune.py --data my_course.json --out adapters/biology
   python finetune.py -m 0 --qlora --data my_course.json --out adapters/biology
   python finetune.py --data my_course.json --out adapters/biology --resume
+  python finetune.py --course ID --out adapters/biology          from what a teacher confirmed
   python vllm_server.py --adapter biology=adapters/biology       serve the result
+  python finetune.py --course ID --out adapters/biology --promote
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,8 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmarking import catalogue
+from llmarking.client import AsyncClient, Client
 from llmarking.errors import InputError
-from llmarking.terminal import EXIT_CODES, ExitCode, Terminal, run
+from llmarking.terminal import EXIT_CODES, ExitCode, Terminal, add_server_options, run
+from llmarking.training_data import Group
 from llmarking.training_settings import TrainingSettings
 
 DEFAULTS = TrainingSettings()
@@ -36,6 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--data", nargs="+", default=[], metavar="COURSE",
         help="courses with verdicts, by name or path, in any form eval_short_batched.py reads",
+    )  # fmt: skip
+    what.add_argument(
+        "--course", metavar="ID",
+        help="a course on the server: the answers that a teacher confirmed or changed",
     )  # fmt: skip
     what.add_argument(
         "--data-root", metavar="FOLDER", help="where courses are (default: $LLMARKING_DATA)"
@@ -110,7 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--no-calibration", action="store_true", help="fit no calibration on the held-out questions"
     )
-    result.add_argument("--no-color", action="store_true", help="no colour")
+    result.add_argument(
+        "--promote", action="store_true",
+        help="train nothing: make the adapter in --out the default of --course, if it beats the "
+        "present one on questions it was not trained on, beyond the interval",
+    )  # fmt: skip
+    add_server_options(parser)
     return parser
 
 
@@ -171,27 +185,58 @@ def _settings(args: argparse.Namespace) -> TrainingSettings:
     return replace(settings, shot_mix=args.shots) if args.shots else settings
 
 
+async def _promote(
+    args: argparse.Namespace, groups: Sequence[Group], terminal: Terminal
+) -> ExitCode:
+    from llmarking import promotion
+
+    adapter = Path(args.out)
+    left = promotion.unseen(groups, adapter)
+    async with AsyncClient(args.url, args.api_key) as client:
+        present = (await client.course(args.course)).default_adapter
+        if present == adapter.name:
+            raise InputError(f"{adapter.name} is the default of course {args.course} already")
+        found = await promotion.compare(client, left, present, adapter.name)
+        terminal.write(f"{found}\n")
+        if not found.better:
+            few = found.questions < promotion.FEWEST_QUESTIONS
+            why = "too few questions to tell" if few else "not better beyond the interval"
+            terminal.note(f"{why}: the default of course {args.course} stays as it is")
+            return ExitCode.PARTIAL
+        await client.change_course(args.course, default_adapter=adapter.name)
+    terminal.note(f"{adapter.name} is the default of course {args.course} now")
+    return ExitCode.OK
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with these arguments, or the command line's; return the exit status."""
     parser = _parser()
     args = parser.parse_args(argv)
     terminal = Terminal(color=not args.no_color)
     words = sys.argv[1:] if argv is None else argv
-    if not args.out or not args.data:
-        parser.error("--data COURSE and --out FOLDER are needed")
+    if not args.out or not (args.data or args.course):
+        parser.error("--data COURSE (or --course ID) and --out FOLDER are needed")
+    if args.promote and not args.course:
+        parser.error("--promote needs --course ID: whose default it is to be")
 
     def body() -> int:
         try:
-            from llmarking import training, training_data
+            from llmarking import training, training_course, training_data
         except ModuleNotFoundError as error:
             raise InputError(f"{error.name} is missing; pip install 'llmarking[train]'") from None
+        sources = training_data.load(args.data, args.data_root)
+        if args.course:
+            with Client(args.url, args.api_key) as client:
+                sources.append(training_course.fetch(client, args.course))
+        if args.promote:
+            return asyncio.run(_promote(args, training_data.groups(sources), terminal))
         spec = catalogue.resolve(args.model)
         if args.weights:
             spec = replace(spec, path=catalogue.resolve(args.weights).path)
         request = training.Request(
             model=spec,
             base=spec.hub_id or spec.name,
-            sources=training_data.load(args.data, args.data_root),
+            sources=sources,
             settings=_settings(args),
             out=Path(args.out),
             command=shlex.join(["python", "finetune.py", *words]),

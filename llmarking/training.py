@@ -22,7 +22,7 @@ from llmarking.errors import CalibrationError, InputError
 from llmarking.metrics import to_json
 from llmarking.prompting import shot_name, versions
 from llmarking.tokenizing import HubTokenizer
-from llmarking.training_data import Group, Source, Split
+from llmarking.training_data import Group, Source, Split, question_key
 from llmarking.training_memory import available_gib, plan, shape
 from llmarking.training_rows import Mixer, Renderer, Row, batches
 from llmarking.training_settings import TrainingSettings
@@ -116,6 +116,7 @@ def finetune(request: Request, report: Report) -> dict[str, Any]:
         "adapter_sha256": digest,
         "settings": _plain(settings),
         "data": data,
+        "trained_questions": sorted({question_key(g.question) for g in parts.train}),
         "left_out_as_too_long": len(renderer.left_out),
         "steps": max((int(row["step"]) for row in log if "step" in row), default=0),
         "estimated_gib": round(need.total, 2),

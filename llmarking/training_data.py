@@ -6,6 +6,7 @@ stands; the held-out part is for stopping in time, for the calibration, and for 
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,11 @@ class Balance:
     def weight(self, source: str, verdict: bool) -> float:
         """The weight of a verdict of a course; 1 where the course is unknown."""
         return self.weights.get(source, (1.0, 1.0))[int(verdict)]
+
+
+def question_key(question: Question) -> str:
+    """A hash of what a question asks, the same in whatever course it stands."""
+    return hashlib.sha256(canonical(question.text).encode()).hexdigest()[:16]
 
 
 def load(names: Sequence[str], root: str | None = None) -> list[Source]:

@@ -257,7 +257,7 @@ def test_the_script_needs_data_and_a_place(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as stopped:
         finetune.main([])
     assert stopped.value.code == 2
-    assert "--data COURSE and --out FOLDER are needed" in capsys.readouterr().err
+    assert "--data COURSE (or --course ID) and --out FOLDER are needed" in capsys.readouterr().err
 
 
 def test_the_script_says_which_course_is_missing(
