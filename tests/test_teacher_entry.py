@@ -279,6 +279,9 @@ def test_exports_need_the_login_and_tell_what_is_wrong(site: Site, course: str) 
         assert file.headers["content-disposition"].startswith("attachment;")
         assert file.headers["cache-control"] == "no-store"
         assert "stores pairs" in file.text
+        audit = http.get(f"/export?course={course}&kind=audit")
+        assert [json.loads(line)["at"] for line in audit.text.splitlines()]
+        assert CANARY not in audit.text
         assert http.get(f"/export?course={course}&kind=exe").status_code == 400
         assert http.get(f"/export?course={course}&upload=none").status_code == 400
         assert http.get("/export?course=none&kind=csv").status_code in (400, 404)
@@ -335,3 +338,7 @@ def test_a_class_is_deleted_by_its_name_only(
     page.click("#delete")
     page.wait_for_selector("#deleted >> text=not the name")
     assert course in {each.id for each in site.client.courses()}
+    page.fill("#delete-name textarea, #delete-name input", "Class <8a>")
+    page.click("#delete")
+    page.wait_for_url(f"{site.pages}/")
+    assert course not in {each.id for each in site.client.courses()}
