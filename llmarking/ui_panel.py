@@ -33,7 +33,8 @@ def highlighted(text: str, evidence: Mapping[int, str | None]) -> str:
         if not covering:
             parts.append(piece)
             continue
-        ending = "".join(f"<sup>{p}</sup>" for a, b, p in sorted(spans) if b == end)
+        ends = ",".join(str(p) for p in sorted(p for _, b, p in spans if b == end))
+        ending = f"<sup>{ends}</sup>" if ends else ""
         ids = " ".join(map(str, covering))
         parts.append(f'<mark data-points="{ids}">{piece}{ending}</mark>')
     return "".join(parts)

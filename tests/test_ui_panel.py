@@ -62,7 +62,7 @@ def detail(**changes: Any) -> AnswerDetail:
 
 def plain(html: str) -> str:
     """The text of some HTML, without the small numbers behind evidence."""
-    return unescape(re.sub(r"<[^>]*>", "", re.sub(r"<sup>\d+</sup>", "", html)))
+    return unescape(re.sub(r"<[^>]*>", "", re.sub(r"<sup>[\d,]+</sup>", "", html)))
 
 
 def test_evidence_is_marked_with_the_number_of_its_point() -> None:
