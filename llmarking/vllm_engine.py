@@ -26,7 +26,7 @@ from llmarking.pulse import Pulse
 from llmarking.tokenizing import HubTokenizer
 from llmarking.vllm_adapters import VLLMAdapters
 from llmarking.vllm_arguments import engine_arguments, lora_arguments, prepare_environment
-from llmarking.vllm_reading import read_chain, read_prompt
+from llmarking.vllm_reading import Way, read_chain, way
 
 log = logging.getLogger("llmarking.engine")
 
@@ -75,7 +75,7 @@ class VLLMEngine:
         self._tokenizer: HubTokenizer | None = None
         self._info = EngineInfo(model=name, context=context, revision=revision)
         self._pulse = Pulse()
-        self._reads_prompt = False
+        self._read: Way = read_chain
 
     @property
     def info(self) -> EngineInfo:
@@ -108,6 +108,7 @@ class VLLMEngine:
         import torch
         import transformers
         import vllm
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
         lora: list[str] = []
@@ -126,9 +127,11 @@ class VLLMEngine:
         self._tokenizer = HubTokenizer.from_folder(
             self._folder, trust_code=arguments.trust_remote_code
         )
-        engine = AsyncLLM.from_engine_args(arguments)
+        # vLLM has batch sizes for what it calls a server on each kind of GPU; without this it takes
+        # its smallest.
+        engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
         config = engine.vllm_config
-        self._reads_prompt = bool(getattr(config, "use_v2_model_runner", False))
+        self._read = way(config)
         self._info = EngineInfo(
             model=self._name,
             context=int(config.model_config.max_model_len),
@@ -230,11 +233,10 @@ class VLLMEngine:
         # One adapter for the whole of it, whatever takes its name in between.
         with self._adapters.using(used) as lora:
 
-            def run(ids: Sequence[int], params: Any, name: str) -> AsyncIterator[Any]:
-                return self._run(ids, params, name, lora)
+            def run(prompt: Any, params: Any, name: str) -> AsyncIterator[Any]:
+                return self._run(prompt, params, name, lora)
 
-            way = read_prompt if self._reads_prompt and len(tails) > 1 else read_chain
-            reading = await way(run, [*prompt, *tails[0]], tails[1:], token_ids, request_id)
+            reading = await self._read(run, [*prompt, *tails[0]], tails[1:], token_ids, request_id)
         return replace(reading, adapter=used.version if used else None)
 
     async def add_adapter(self, adapter: Adapter) -> None:
@@ -246,17 +248,18 @@ class VLLMEngine:
         return self._adapters.remove(adapter)
 
     async def _run(
-        self, prompt: Sequence[int], params: Any, request_id: str, lora: Any
+        self, prompt: Sequence[int] | AsyncGenerator[Any], params: Any, request_id: str, lora: Any
     ) -> AsyncGenerator[Any]:
         from vllm import TokensPrompt
-        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        from llmarking.vllm_versions import REFUSALS
 
         if self._engine is None:
             raise EngineDead("the engine is not running")
         self._pulse.begin(request_id)
         stream = self._engine.generate(
-            TokensPrompt(prompt_token_ids=list(prompt)),
+            TokensPrompt(prompt_token_ids=list(prompt)) if isinstance(prompt, Sequence) else prompt,
             params,
             request_id,
             lora_request=lora,
@@ -270,7 +273,7 @@ class VLLMEngine:
             raise EngineDead("vLLM's engine process has died; restart the server") from error
         except EngineGenerateError as error:
             raise EngineError("vLLM could not finish the request") from error
-        except VLLMClientError as error:
+        except REFUSALS as error:
             # Its text may end in the value that was refused; the message alone does not.
             raise InputError(f"vLLM refuses the request: {error.args[0]}") from None
         finally:

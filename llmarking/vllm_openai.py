@@ -13,13 +13,12 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.exceptions import VLLMClientError
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from llmarking.errors import EngineDead, InputError
 from llmarking.protocol import ChatRequest
+from llmarking.vllm_versions import REFUSALS, ErrorResponse
 
 
 class OpenAIServing:
@@ -58,12 +57,12 @@ class OpenAIServing:
         """
         try:
             return ChatCompletionRequest(**{"n": 1, **body.model_dump(exclude_none=True)})
-        except VLLMClientError as error:
-            raise _refusal(error) from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{where}: {first['msg']}", field=where or None) from None
+        except REFUSALS as error:
+            raise _refusal(error) from None
 
     async def chat(
         self, request: ChatCompletionRequest
@@ -76,7 +75,7 @@ class OpenAIServing:
         """
         try:
             result = await self._chat.create_chat_completion(request, None)
-        except VLLMClientError as error:
+        except REFUSALS as error:
             raise _refusal(error) from None
         except EngineDeadError as error:
             raise EngineDead("vLLM's engine process has died; restart the server") from error
@@ -87,7 +86,7 @@ class OpenAIServing:
         return 200, result
 
 
-def _refusal(error: VLLMClientError) -> InputError:
+def _refusal(error: Exception) -> InputError:
     """vLLM's own words about what is wrong, without the value, which may be a student's text."""
     parameter = getattr(error, "parameter", None)
     return InputError(str(error.args[0]) if error.args else "vLLM refuses it", field=parameter)
