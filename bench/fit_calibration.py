@@ -25,7 +25,10 @@ from llmarking.calibration import (
     risk_table,
 )
 from llmarking.metrics_calibration import expected_calibration_error
+from llmarking.metrics_selective import risk_coverage
 from llmarking.prompting import shot_name, versions
+
+RISKS = (0.01, 0.02, 0.05, 0.1)
 
 
 def main() -> int:
@@ -65,6 +68,12 @@ def main() -> int:
         name = f"{adapter or saved['model'].lower()}.{shot_name(shots)}.json"
         calibration.save(args.out / name)
         print(f"{name}: slope {slope:.3f}, offset {offset:.3f}, {len(labels)} verdicts")
+        curve = risk_coverage(
+            [max(p, 1 - p) for p in fair],
+            [(p >= 0.5) == y for p, y in zip(fair, labels, strict=True)],
+        )
+        shares = ", ".join(f"{curve.coverage_at(risk):.0%} at {risk:.0%}" for risk in RISKS)
+        print(f"  left out: ECE {calibration.ece}; can stand unseen, by share wrong: {shares}")
     return 0
 
 
