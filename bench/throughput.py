@@ -112,7 +112,7 @@ def main() -> int:
         found = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
         found |= {
             "machine": machine(),
-            "model": setup.model,
+            "model": Path(setup.model).name,  # a folder says nothing to others
             "answers": len(work.pairs),
             "points": work.points,
             "courses": args.courses,
