@@ -21,7 +21,7 @@ from llmarking.grading import GradeOptions, Grader
 from llmarking.job_marks import configuration
 from llmarking.jobs import Worker
 from llmarking.protocol_jobs import MAX_ANSWERS, Job, JobList, JobRequest, JobResult, JobResults
-from llmarking.service import Service, service_of
+from llmarking.service import Service, running_beside, service_of
 from llmarking.store import Store
 from llmarking.store_courses import newest_questions
 from llmarking.store_submit import submit
@@ -53,13 +53,8 @@ async def working(app: FastAPI) -> AsyncIterator[None]:
     if app.state.store is None:
         yield
         return
-    task = asyncio.create_task(_work(app))
-    try:
+    async with running_beside(_work(app)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _work(app: FastAPI) -> None:

@@ -17,7 +17,7 @@ from llmarking.errors import StoreError
 from llmarking.protocol_courses import Deleted, StudentData
 from llmarking.server_jobs import store_of, wake
 from llmarking.server_review import detail
-from llmarking.service import service_of
+from llmarking.service import running_beside, service_of
 from llmarking.storing import actor, reading
 
 log = logging.getLogger("llmarking.server")
@@ -96,13 +96,8 @@ async def purging(app: FastAPI) -> AsyncIterator[None]:
     if app.state.store is None:
         yield
         return
-    task = asyncio.create_task(_purge(app))
-    try:
+    async with running_beside(_purge(app)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _purge(app: FastAPI) -> None:
