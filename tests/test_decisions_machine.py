@@ -34,9 +34,8 @@ from llmarking import (
     store_regrades,
     store_review,
 )
-from llmarking.engine import ScriptedEngine
 from llmarking.errors import CalibrationError, Conflict, InputError
-from llmarking.grading import GradeOptions, Grader
+from llmarking.grading import GradeOptions
 from llmarking.job_marks import configuration
 from llmarking.jobs import MOST_CLAIMS
 from llmarking.protocol import WireQuestion
@@ -217,17 +216,6 @@ class TeachersMachine(JobsMachine):
 
     def look_at_marks(self, job: str, known: Handed) -> None:
         """What the job itself has said, whatever a teacher or another rubric made of it."""
-        questions = {each.code: each.question() for each in known.body.questions}
-        grader = Grader(ScriptedEngine())
-
-        async def alone() -> list[float]:
-            options = GradeOptions(shots=known.body.shots)
-            graded = [
-                await grader.grade(questions[each.question], each.text, options)
-                for each in known.body.answers
-            ]
-            return [each.grade.mark for each in graded]
-
         with self.store.read() as tx:
             said = tx.execute(
                 sa.select(job_answers.c.state, marks.c.mark, blocks.c.attempts)
@@ -236,7 +224,7 @@ class TeachersMachine(JobsMachine):
                 .where(job_answers.c.job_id == job)
                 .order_by(job_answers.c.position)
             ).all()
-        for row, mark in zip(said, asyncio.run(alone()), strict=True):
+        for row, mark in zip(said, asyncio.run(known.graded_alone()), strict=True):
             if row.state == "graded":
                 assert row.mark == mark
             else:

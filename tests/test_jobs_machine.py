@@ -3,16 +3,23 @@
 The machine plays clients (hand in, repeat, pause, resume, cancel), workers that claim blocks and
 finish them or not, and crashes. It keeps its own books and compares the store with them after every
 step. To add to it: a rule for what can happen, an invariant for what must hold.
+
+The same steps must lead to the same state, or a failure can't be found again: ids and the
+database's clock are counted out, and nothing asks what time it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import shutil
 import tempfile
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +36,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from llmarking import store_blocks, store_jobs
+from llmarking import store_blocks, store_jobs, store_schema
 from llmarking.engine import ScriptedEngine
 from llmarking.errors import Conflict, InputError
 from llmarking.grading import GradeOptions, Grader
@@ -55,6 +62,16 @@ class Handed:
     body: JobRequest
     key: str
     ended: dict[str, Any] | None = None  # the job's counts when it was cancelled
+
+    async def graded_alone(self) -> list[float]:
+        """The mark of each answer, graded by itself."""
+        questions = {each.code: each.question() for each in self.body.questions}
+        grader, options = Grader(ScriptedEngine()), GradeOptions(shots=self.body.shots)
+        graded = [
+            await grader.grade(questions[each.question], each.text, options)
+            for each in self.body.answers
+        ]
+        return [each.grade.mark for each in graded]
 
 
 def body_of(texts: list[str], course: str, shots: int) -> JobRequest:
@@ -96,7 +113,15 @@ class JobsMachine(RuleBasedStateMachine):
         file = Path(self.folder.name) / "llmarking.db"
         shutil.copy(self.empty, file)
         self.url = f"sqlite:///{file}"
-        self.store: Store = open_store(self.url)
+        self.patch = pytest.MonkeyPatch()
+        numbers = random.Random(0)
+        self.patch.setattr(
+            store_schema,
+            "uuid",
+            SimpleNamespace(uuid4=lambda: uuid.UUID(int=numbers.getrandbits(128))),
+        )
+        self.milliseconds = itertools.count(1_000_000)
+        self.store = self.opened()
         self.grader = Grader(ScriptedEngine())
         self.jobs: dict[str, Handed] = {}
         self.number = 0
@@ -221,7 +246,7 @@ class JobsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting("leased") > 0)
     def crash_and_start_again(self) -> None:
         self.store.close()
-        self.store = open_store(self.url)
+        self.store = self.opened()
         store_blocks.recover(self.store)
         # What was remembered is gone as well.
         self.grader = Grader(ScriptedEngine())
@@ -293,24 +318,26 @@ class JobsMachine(RuleBasedStateMachine):
                     self.look_at_marks(job, known)
         finally:
             self.store.close()
+            self.patch.undo()
             self.folder.cleanup()
 
     def look_at_marks(self, job: str, known: Handed) -> None:
         """They are those of an answer graded by itself."""
-        questions = {each.code: each.question() for each in known.body.questions}
-        grader = Grader(ScriptedEngine())
-
-        async def alone() -> list[float]:
-            options = GradeOptions(shots=known.body.shots)
-            graded = [
-                await grader.grade(questions[each.question], each.text, options)
-                for each in known.body.answers
-            ]
-            return [each.grade.mark for each in graded]
-
-        assert [row.mark for row in store_jobs.results(self.store, job)] == asyncio.run(alone())
+        said = [row.mark for row in store_jobs.results(self.store, job)]
+        assert said == asyncio.run(known.graded_alone())
 
     # Helpers
+
+    def opened(self) -> Store:
+        """The store, whose clock goes on by a millisecond whenever it is read."""
+        store = open_store(self.url)
+
+        def set_clock(connection: Any, *_: Any) -> None:
+            days = lambda _: 2440587.5 + next(self.milliseconds) / 86_400_000  # noqa: E731
+            connection.create_function("julianday", 1, days)
+
+        sa.event.listen(store.engine, "checkout", set_clock)
+        return store
 
     def configure(self, tx: sa.Connection, course: sa.Row[Any], body: JobRequest) -> dict[str, Any]:
         return configuration(tx, course.id, self.grader, GradeOptions(shots=body.shots))
