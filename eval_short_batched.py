@@ -20,8 +20,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmarking import datasets, leaderboard
+from llmarking.datasets import finding as datasets
 from llmarking.errors import InputError
+from llmarking.evaluation import leaderboard
 from llmarking.terminal import (
     EXIT_CODES,
     ExitCode,
@@ -124,8 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _leaderboard(terminal, Path(args.out), as_json=args.json)
         try:
             # Metrics need numpy and scikit-learn, which an install of the client alone lacks.
-            from llmarking import comparing
-            from llmarking.evaluation import Evaluation, EvaluationSettings
+            from llmarking.evaluation import comparing
+            from llmarking.evaluation.run import Evaluation, EvaluationSettings
         except ModuleNotFoundError as error:
             raise InputError(f"{error.name} is missing; pip install 'llmarking[eval]'") from None
         if args.compare:

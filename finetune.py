@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llmarking import catalogue
 from llmarking.client import AsyncClient, Client
 from llmarking.errors import InputError
+from llmarking.models import catalogue
 from llmarking.terminal import EXIT_CODES, ExitCode, Terminal, add_server_options, run
-from llmarking.training_data import Group
-from llmarking.training_settings import TrainingSettings
+from llmarking.training.data import Group
+from llmarking.training.settings import TrainingSettings
 
 DEFAULTS = TrainingSettings()
 
@@ -188,7 +188,7 @@ def _settings(args: argparse.Namespace) -> TrainingSettings:
 async def _promote(
     args: argparse.Namespace, groups: Sequence[Group], terminal: Terminal
 ) -> ExitCode:
-    from llmarking import promotion
+    from llmarking.training import promotion
 
     adapter = Path(args.out)
     left = promotion.unseen(groups, adapter)
@@ -221,7 +221,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         try:
-            from llmarking import training, training_course, training_data
+            from llmarking.training import (
+                course as training_course,
+                data as training_data,
+                run as training,
+            )
         except ModuleNotFoundError as error:
             raise InputError(f"{error.name} is missing; pip install 'llmarking[train]'") from None
         sources = training_data.load(args.data, args.data_root)

@@ -16,11 +16,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llmarking import courses
 from llmarking.client import Client
+from llmarking.console.feedback import print_questions
+from llmarking.console.student import Student, StudentSettings
+from llmarking.datasets import courses
 from llmarking.errors import InputError
-from llmarking.feedback import print_questions
-from llmarking.student import Student, StudentSettings
 from llmarking.terminal import (
     EXIT_CODES,
     ExitCode,

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     key = args.api_key or os.environ.get("LLMARKING_API_KEY") or None
 
     def body() -> int:
-        from llmarking import ui  # brings gradio, which takes seconds
+        from llmarking.ui import app as ui  # brings gradio, which takes seconds
 
         ui.serve(args.url, key, args.host, args.port)
         return ExitCode.OK

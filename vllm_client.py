@@ -14,8 +14,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llmarking.chat import Chat
 from llmarking.client import Client, GenerateOptions
+from llmarking.console.chat import Chat
 from llmarking.errors import InputError
 from llmarking.terminal import EXIT_CODES, ExitCode, Terminal, add_server_options, read_stdin, run
 

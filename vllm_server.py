@@ -9,7 +9,7 @@ Examples:
     python vllm_server.py --list-models      what the catalogue holds
 """
 
-from llmarking.serve import main
+from llmarking.server.serve import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

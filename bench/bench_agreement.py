@@ -3,7 +3,7 @@
 
 Reads every point's log-odds with the real engine, then reports what the shipped calibration makes
 of them, and what one fitted on the other questions of the same course would. Course names are
-those of `llmarking.datasets`.
+those of `llmarking/datasets/`.
 
     python bench/bench_agreement.py --courses EXAMPLE
     python bench/bench_agreement.py --courses INT CPT --shots 0 1 3 --save odds.json
@@ -26,11 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 
-from llmarking import adapters, calibration, catalogue, datasets, hub
-from llmarking.grading import GradeOptions, Grader
-from llmarking.merging import merged_folder
-from llmarking.metrics_calibration import expected_calibration_error
-from llmarking.vllm_engine import VLLMEngine
+from llmarking.datasets import finding as datasets
+from llmarking.engines.vllm_engine import VLLMEngine
+from llmarking.grading.grader import GradeOptions, Grader
+from llmarking.marks import calibration
+from llmarking.metrics.calibration import expected_calibration_error
+from llmarking.models import adapters, catalogue, hub
+from llmarking.models.merging import merged_folder
 
 
 async def odds_of(

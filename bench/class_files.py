@@ -18,8 +18,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from llmarking import tables
-from llmarking.datasets_contents import whole_question
+from llmarking.datasets.contents import whole_question
+from llmarking.tables import files as tables
 
 WORDS = "Ice is less dense than liquid water, so it floats. "
 

@@ -32,8 +32,8 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
-from llmarking.store import open_store
-from llmarking.store_schema import answers, job_answers, jobs, marks
+from llmarking.store.database import open_store
+from llmarking.store.schema import answers, job_answers, jobs, marks
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = (

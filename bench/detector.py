@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.attacks import BASES, SPLITS, Attack, Control, Split, apply, attacks, controls, questions
-from llmarking.screening import Screening, screen
+from llmarking.screening.screen import Screening, screen
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,17 +31,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import attacks
 import numpy as np
 
-from llmarking import adapters, calibration, catalogue, datasets, hub, training_model
-from llmarking.calibration import Calibration, Calibrations
+from llmarking.datasets import finding as datasets
 from llmarking.domain import Question, StudentAnswer
+from llmarking.engines.tokenizing import HubTokenizer
 from llmarking.errors import CalibrationError
-from llmarking.metrics import point_metrics
-from llmarking.normalising import clean
-from llmarking.prompting import shot_name, versions
-from llmarking.tokenizing import HubTokenizer
-from llmarking.training_data import Group
-from llmarking.training_model import Readout, readouts
-from llmarking.training_rows import Renderer
+from llmarking.grading.prompting import shot_name, versions
+from llmarking.marks import calibration
+from llmarking.marks.calibration import Calibration, Calibrations
+from llmarking.metrics.agreement import point_metrics
+from llmarking.models import adapters, catalogue, hub
+from llmarking.screening.normalising import clean
+from llmarking.training import model as training_model
+from llmarking.training.data import Group
+from llmarking.training.model import Readout, readouts
+from llmarking.training.rows import Renderer
 
 PLAIN = Calibration(model="", prompt="")
 # An answer without a letter is decided without the model.

@@ -17,16 +17,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmarking.calibration import (
+from llmarking.grading.prompting import shot_name, versions
+from llmarking.marks.calibration import (
     SHIPPED,
     Calibration,
     fit,
     left_out,
     risk_table,
 )
-from llmarking.metrics_calibration import expected_calibration_error
-from llmarking.metrics_selective import risk_coverage
-from llmarking.prompting import shot_name, versions
+from llmarking.metrics.calibration import expected_calibration_error
+from llmarking.metrics.selective import risk_coverage
 
 RISKS = (0.01, 0.02, 0.05, 0.1)
 

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import httpx
 
-from llmarking import courses
 from llmarking.client import Client
+from llmarking.datasets import courses
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = 1.5

@@ -31,13 +31,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmarking import adapters, catalogue, datasets, leaderboard, report_files
 from llmarking.client import Client
-from llmarking.demo_server import signals_end_the_block, started
+from llmarking.console.demo_server import signals_end_the_block, started
+from llmarking.datasets import finding as datasets
 from llmarking.errors import InputError
-from llmarking.evaluation_folder import Key, folder_name, read_run, read_samples
-from llmarking.evaluation_metrics import measure
-from llmarking.evaluation_plan import key_of, plan
+from llmarking.evaluation import leaderboard, report_files
+from llmarking.evaluation.folder import Key, folder_name, read_run, read_samples
+from llmarking.evaluation.plan import key_of, plan
+from llmarking.evaluation.run_metrics import measure
+from llmarking.models import adapters, catalogue
 from llmarking.terminal import ExitCode, Terminal, run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmarking import adapters, catalogue, datasets, hub
-from llmarking.grading import GradeOptions, Grader
-from llmarking.merging import merged_folder
-from llmarking.vllm_engine import VLLMEngine
+from llmarking.datasets import finding as datasets
+from llmarking.engines.vllm_engine import VLLMEngine
+from llmarking.grading.grader import GradeOptions, Grader
+from llmarking.models import adapters, catalogue, hub
+from llmarking.models.merging import merged_folder
 
 
 async def probabilities(

@@ -40,14 +40,16 @@ import httpx
 from serving import machine, ours, stock
 from shapes import dummy_folder
 
-from llmarking import adapters, catalogue, datasets, hub, prose
-from llmarking.calls import question_body
+from llmarking.calls.call import question_body
 from llmarking.client import AsyncClient, Client
-from llmarking.demo_server import signals_end_the_block
+from llmarking.console.demo_server import signals_end_the_block
+from llmarking.datasets import finding as datasets
 from llmarking.domain import Message, Question, StudentAnswer
-from llmarking.grading import PROSE_TOKENS_PER_POINT
-from llmarking.merging import merged_folder
-from llmarking.prompting import Slots, Template, class_prompt, versions
+from llmarking.grading import prose
+from llmarking.grading.grader import PROSE_TOKENS_PER_POINT
+from llmarking.grading.prompting import Slots, Template, class_prompt, versions
+from llmarking.models import adapters, catalogue, hub
+from llmarking.models.merging import merged_folder
 
 PHASES = {
     "a": "prose, 10 threads, our /generate",
@@ -380,7 +382,7 @@ def _counted(metrics: str) -> dict[str, int]:
 
 async def _bare(phases: Sequence[str], setup: Setup, work: Work) -> dict[str, Tally]:
     """vLLM's AsyncLLM itself, on the very token ids of the verdict prompts."""
-    from llmarking.vllm_arguments import engine_arguments, prepare_environment
+    from llmarking.engines.vllm_arguments import engine_arguments, prepare_environment
 
     prepare_environment(gpu=setup.gpu)
     from vllm import SamplingParams, TokensPrompt
@@ -388,7 +390,7 @@ async def _bare(phases: Sequence[str], setup: Setup, work: Work) -> dict[str, Ta
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from llmarking.tokenizing import HubTokenizer
+    from llmarking.engines.tokenizing import HubTokenizer
 
     tokenizer = HubTokenizer.from_folder(setup.graded)
     template = Template("verdict", 0, versions("verdict")[-1])

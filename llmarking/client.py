@@ -1,7 +1,7 @@
 """The one HTTP client of an LLMarking server: `Client`, and `AsyncClient` for asyncio.
 
-The two only move bytes. What can be asked and how answers are read is in `calls.py`; when a request
-is tried again and what a failure means, in `attempts.py`.
+The two only move bytes. What can be asked and how answers are read is in `calls/`, and when a
+request is tried again and what a failure means, in `calls/attempts.py`.
 
     with Client() as client:
         client.wait_ready()
@@ -18,9 +18,9 @@ from typing import Self, TypeVar, Unpack
 
 import httpx
 
-from llmarking import calls
-from llmarking.attempts import DEFAULT_URL, Attempts, Deadline, Retry, Site, Unreadable
-from llmarking.calls import (
+from llmarking.calls import call as calls
+from llmarking.calls.attempts import DEFAULT_URL, Attempts, Deadline, Retry, Site, Unreadable
+from llmarking.calls.call import (
     AnyQuestion,
     Call,
     GenerateOptions,
@@ -28,11 +28,11 @@ from llmarking.calls import (
     GradeOptions,
     PointReason,
 )
-from llmarking.calls_courses import AsyncCourseMethods, CourseMethods
-from llmarking.calls_jobs import AsyncJobMethods, JobMethods
+from llmarking.calls.courses import AsyncCourseMethods, CourseMethods
+from llmarking.calls.jobs import AsyncJobMethods, JobMethods
 from llmarking.domain import Message
 from llmarking.errors import ServerUnreachable
-from llmarking.protocol import GenerateResponse, GradeResponse, ModelCard
+from llmarking.protocol.bodies import GenerateResponse, GradeResponse, ModelCard
 
 __all__ = [
     "DEFAULT_URL",

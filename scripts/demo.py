@@ -18,9 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmarking import catalogue, courses
-from llmarking.demo import Demo, DemoSettings
-from llmarking.demo_server import signals_end_the_block
+from llmarking.console.demo import Demo, DemoSettings
+from llmarking.console.demo_server import signals_end_the_block
+from llmarking.datasets import courses
+from llmarking.models import catalogue
 from llmarking.terminal import EXIT_CODES, Terminal, run
 
 

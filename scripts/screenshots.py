@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmarking import courses
+from llmarking.datasets import courses
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

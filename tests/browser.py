@@ -48,7 +48,7 @@ def chromium() -> Iterator[Browser]:
 @contextlib.contextmanager
 def serving_pages(url: str, folder: Path, key: str | None = None) -> Iterator[str]:
     """The teacher's pages in a thread, in front of the server at `url`."""
-    from llmarking import ui
+    from llmarking.ui import app as ui
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

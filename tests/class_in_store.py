@@ -8,15 +8,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from llmarking import decisions, store_courses
-from llmarking.calibration import Calibration
 from llmarking.domain import Flag, Grade, Verdict
-from llmarking.job_marks import confidence, marks_at_risk, verdict_row
-from llmarking.protocol import WireQuestion
-from llmarking.store import Store
-from llmarking.store_courses import question_of
-from llmarking.store_decisions import add_mark
-from llmarking.store_schema import answers, new_id, questions, students, text_key
+from llmarking.marks import decisions
+from llmarking.marks.calibration import Calibration
+from llmarking.protocol.bodies import WireQuestion
+from llmarking.store import courses as store_courses
+from llmarking.store.courses import question_of
+from llmarking.store.database import Store
+from llmarking.store.decisions import add_mark
+from llmarking.store.job_marks import confidence, marks_at_risk, verdict_row
+from llmarking.store.schema import answers, new_id, questions, students, text_key
 
 REFERENCE = "It <Point1:2>stores pairs<Point1:2> and <Point2:1>finds a key at once<Point2:1>."
 PLAIN = Calibration("scripted", "verdict/zeroshot.v1")
@@ -156,7 +157,7 @@ class ClassInStore:
 
 def store_entries(tx: sa.Connection, answer_id: str) -> list[decisions.Entry]:
     """The log of an answer."""
-    from llmarking.store_decisions import entries
+    from llmarking.store.decisions import entries
 
     return entries(tx, answer_id)
 

@@ -15,16 +15,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import uvicorn
-from hypothesis import HealthCheck
-from hypothesis import settings as hypothesis_settings
+from hypothesis import HealthCheck, settings as hypothesis_settings
 
-from llmarking import catalogue, hub
-from llmarking.engine import Engine, ScriptedEngine
-from llmarking.server import create_app
-from llmarking.service import Service
+from llmarking.engines.engine import Engine, ScriptedEngine
+from llmarking.engines.tokenizing import HubTokenizer
+from llmarking.models import catalogue, hub
+from llmarking.server.app import create_app
+from llmarking.server.service import Service
 from llmarking.settings import ServerSettings
-from llmarking.store import Store, open_store
-from llmarking.tokenizing import HubTokenizer
+from llmarking.store.database import Store, open_store
 
 # That a machine is busy is no fault of what is tested on it.
 hypothesis_settings.register_profile(

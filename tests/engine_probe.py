@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from llmarking.domain import Sampling
-from llmarking.grading import EXPLANATION
-from llmarking.serve import serve
+from llmarking.engines.vllm_engine import VLLMEngine
+from llmarking.grading.grader import EXPLANATION
+from llmarking.server.serve import serve
 from llmarking.settings import ServerSettings
-from llmarking.vllm_engine import VLLMEngine
 
 PROMPT = (
     "Question: What is a stack?\nPoints:\n1. last in, first out\n2. constant time\nAnswer: {}\n"

@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from llmarking.catalogue import Payload
+from llmarking.models.catalogue import Payload
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 WIDTH, LAYERS, HEADS, KEY_HEADS, INNER = 32, 2, 4, 2, 64

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from adapter_files import adapter_folder, calibration_file
 
-from llmarking import adapter_shelf
-from llmarking.adapter_shelf import AdapterShelf, calibrations_of
-from llmarking.adapters import Adapter, read
-from llmarking.calibration import Calibrations
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import CalibrationError, Conflict, InputError, UnknownModelError
+from llmarking.marks.calibration import Calibrations
+from llmarking.models.adapters import Adapter, read
+from llmarking.server import adapter_shelf
+from llmarking.server.adapter_shelf import AdapterShelf, calibrations_of
 
 PROMPT = "verdict/zeroshot.v1"
 

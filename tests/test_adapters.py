@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from adapter_files import IN, MODULE, OUT, RANK, adapter_folder, model_folder
 
-from llmarking import adapters, catalogue
 from llmarking.errors import InputError
+from llmarking.models import adapters, catalogue
 
 PREFIX = f"base_model.model.{MODULE}"
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llmarking.admission import Gate
 from llmarking.errors import Overloaded
+from llmarking.server.admission import Gate
 
 
 class Clock:

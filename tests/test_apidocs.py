@@ -9,9 +9,9 @@ import httpx
 import pytest
 from conftest import Address
 
-from llmarking import apidocs
-from llmarking.engine import ScriptedEngine
-from llmarking.server import create_app
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.server import apidocs
+from llmarking.server.app import create_app
 
 DOCUMENT: dict[str, Any] = create_app(ScriptedEngine()).openapi()
 

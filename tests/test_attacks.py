@@ -24,7 +24,7 @@ from bench.attacks import (
 )
 from bench.detector import Share, Trial, false_flags, main, trials, tries, wordings
 from llmarking.domain import Flag
-from llmarking.screening import screen
+from llmarking.screening.screen import screen
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -158,7 +158,8 @@ def test_smuggled_text_is_read_to_the_teacher(hidden: str) -> None:
 
 def test_rules_and_words_agree() -> None:
     """Every concept that a rule names is listed, and every list is used."""
-    source = tomllib.loads((ROOT / "llmarking/manipulation.toml").read_text(encoding="utf-8"))
+    rules = ROOT / "llmarking" / "screening" / "manipulation.toml"
+    source = tomllib.loads(rules.read_text(encoding="utf-8"))
     rows = [row for rule in source["rule"] for row in rule.get("say", ())]
     named = {part.lstrip("!") for row in rows for part in row.split() if part[-1].isalpha()}
     named |= {name for talk in source["talk"] for name in talk["words"]}

@@ -13,8 +13,8 @@ from conftest import Address, ServerFactory, wait_until
 from test_middleware import raw, status
 from test_server import Words, connect, idle, in_background, raw_request
 
-from llmarking import bodies
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.server import bodies
 
 
 def chunked(path: str, pieces: Sequence[bytes]) -> bytes:

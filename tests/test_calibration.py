@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from llmarking import calibration
-from llmarking.calibration import Calibration, Calibrations, fit
 from llmarking.errors import CalibrationError
-from llmarking.metrics_calibration import expected_calibration_error
+from llmarking.marks import calibration
+from llmarking.marks.calibration import Calibration, Calibrations, fit
+from llmarking.metrics.calibration import expected_calibration_error
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

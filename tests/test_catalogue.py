@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from llmarking import catalogue
-from llmarking.catalogue import COMMIT, GIB, ModelSpec, models, read_catalogue, resolve
 from llmarking.errors import InputError, UnknownModelError
+from llmarking.models import catalogue
+from llmarking.models.catalogue import COMMIT, GIB, ModelSpec, models, read_catalogue, resolve
 
 ORIGINALS = [
     "Qwen/Qwen1.5-14B-Chat-GPTQ-Int4",
@@ -205,10 +205,10 @@ def test_the_table_has_a_row_for_every_model_and_marks_what_is_gated() -> None:
 
 def test_neither_torch_nor_a_hub_library_is_loaded_before_it_is_needed() -> None:
     code = (
-        "import sys; from llmarking import catalogue, hub, memory; catalogue.models(); "
+        "import sys; from llmarking.models import catalogue, hub, memory; catalogue.models(); "
         "print({'torch', 'transformers', 'huggingface_hub', 'modelscope_hub'} & {*sys.modules})"
     )
-    root = str(Path(catalogue.__file__).parent.parent)
+    root = str(Path(catalogue.__file__).parents[2])
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )

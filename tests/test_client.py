@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 
 from llmarking import rubric
-from llmarking.calls import question_body
+from llmarking.calls.call import question_body
 from llmarking.client import AsyncClient, Client, Retry
-from llmarking.courses import example_course
+from llmarking.datasets.courses import example_course
 from llmarking.domain import GradedExample, Question
 from llmarking.errors import InputError, LLMarkingError, RequestRefused, ServerUnreachable
-from llmarking.protocol import WireQuestion
+from llmarking.protocol.bodies import WireQuestion
 
 GENERATED = {
     "text": ["hello"],

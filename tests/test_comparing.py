@@ -11,8 +11,8 @@ import toy_run
 from sklearn.metrics import cohen_kappa_score
 from terminal_session import run_piped
 
-from llmarking.comparing import Run, compare, sections, sentence
 from llmarking.errors import InputError
+from llmarking.evaluation.comparing import Run, compare, sections, sentence
 from llmarking.terminal import ExitCode
 
 

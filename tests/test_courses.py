@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llmarking import courses
+from llmarking.datasets import courses
 from llmarking.errors import DataError, InputError
 
 COURSE: dict[str, Any] = {
@@ -144,7 +144,7 @@ def test_the_example_course_is_found_from_anywhere(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "from llmarking import courses as c; print(c.example_course().name)",
+            "from llmarking.datasets import courses as c; print(c.example_course().name)",
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(root)},

@@ -24,8 +24,8 @@ from bench.crash_jobs import (
     class_of,
     crash,
 )
-from llmarking.engine import ScriptedEngine
-from llmarking.store import Store, open_store
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.store.database import Store, open_store
 
 FLAGS = ("--job-concurrency", "16", "--lease-seconds", "1")
 

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from llmarking import datasets
-from llmarking.courses import Course as PlainCourse
-from llmarking.datasets import Course, load
+from llmarking.datasets import finding as datasets
+from llmarking.datasets.courses import Course as PlainCourse
+from llmarking.datasets.finding import Course, load
 from llmarking.errors import DataError
 
 SECRET = "my grandmother told me that the answer is surely forty-two and nothing else"

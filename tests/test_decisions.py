@@ -6,11 +6,12 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmarking import rubric
-from llmarking.decisions import (
+from llmarking.domain import Flag, GradedExample, Question, Verdict
+from llmarking.errors import InputError
+from llmarking.marks.decisions import (
     Entry,
     Kind,
     Revision,
@@ -21,8 +22,6 @@ from llmarking.decisions import (
     standing,
     state,
 )
-from llmarking.domain import Flag, GradedExample, Question, Verdict
-from llmarking.errors import InputError
 
 
 def question(markup: str, **fields: Any) -> Question:

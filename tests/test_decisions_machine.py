@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
     Bundle,
     initialize,
@@ -25,21 +24,21 @@ from hypothesis.stateful import (
 )
 from test_jobs_machine import LEASE, MODEL, Handed, JobsMachine, empty_database
 
-from llmarking import (
-    decisions,
-    store_blocks,
-    store_decisions,
-    store_jobs,
-    store_refits,
-    store_regrades,
-    store_review,
-)
 from llmarking.errors import CalibrationError, Conflict, InputError
-from llmarking.grading import GradeOptions
-from llmarking.job_marks import configuration
-from llmarking.jobs import MOST_CLAIMS
-from llmarking.protocol import WireQuestion
-from llmarking.store_schema import answers, blocks, job_answers, jobs, marks
+from llmarking.grading.grader import GradeOptions
+from llmarking.jobs.worker import MOST_CLAIMS
+from llmarking.marks import decisions
+from llmarking.protocol.bodies import WireQuestion
+from llmarking.store import (
+    blocks as store_blocks,
+    decisions as store_decisions,
+    jobs as store_jobs,
+    refits as store_refits,
+    regrades as store_regrades,
+    review as store_review,
+)
+from llmarking.store.job_marks import configuration
+from llmarking.store.schema import answers, blocks, job_answers, jobs, marks
 
 __all__ = ["empty_database"]  # a fixture, found by its name
 
@@ -257,7 +256,7 @@ def test_teachers_have_the_last_word_whatever_happens(
     empty_database: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("llmarking.recalibrating.FEWEST_WITHOUT_PRIOR", 2)
+    monkeypatch.setattr("llmarking.marks.recalibrating.FEWEST_WITHOUT_PRIOR", 2)
     machine = type("Machine", (TeachersMachine,), {"empty": empty_database})
     run_state_machine_as_test(
         machine, settings=settings(max_examples=20, stateful_step_count=30, deadline=None)

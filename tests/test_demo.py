@@ -14,14 +14,15 @@ import psutil
 import pytest
 from conftest import ServerFactory
 
-from llmarking import courses, demo_server
-from llmarking.demo import Demo, DemoSettings, choose
-from llmarking.demo_report import Marked, kappa
-from llmarking.demo_server import Running, started
+from llmarking.console import demo_server
+from llmarking.console.demo import Demo, DemoSettings, choose
+from llmarking.console.demo_report import Marked, kappa
+from llmarking.console.demo_server import Running, started
+from llmarking.datasets import courses
 from llmarking.domain import Point, Question, StudentAnswer
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import LLMarkingError, RequestRefused, ServerUnreachable
-from llmarking.protocol import GradeResponse, Usage
+from llmarking.protocol.bodies import GradeResponse, Usage
 from llmarking.terminal import ExitCode, Terminal
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "demo.py"
@@ -231,7 +232,7 @@ def test_kappa(model: str, hand: str, expected: float | None) -> None:
 def test_kappa_is_that_of_the_metrics() -> None:
     """The demo has a small one of its own, for it starts without scipy and scikit-learn."""
     pytest.importorskip("sklearn")
-    from llmarking.metrics import point_metrics
+    from llmarking.metrics.agreement import point_metrics
 
     for number in range(1, 256):
         model = [bool(number >> bit & 1) for bit in range(4)]

@@ -20,8 +20,8 @@ import pytest
 from adapter_files import adapter_folder
 from conftest import ServerFactory
 
-from llmarking import serve
-from llmarking.store import Store
+from llmarking.server import serve
+from llmarking.store.database import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -129,7 +129,7 @@ def test_the_flags_of_vllm_exist() -> None:
 
 
 def test_every_variable_of_ours_is_documented() -> None:
-    code = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("llmarking/*.py"))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("llmarking/**/*.py"))
     used = set(re.findall(r"\"(LLMARKING_[A-Z_]+)\"", code))
     assert used - set(re.findall(r"`(LLMARKING_[A-Z_]+)`", TEXT)) == set()
 
@@ -191,7 +191,7 @@ def test_the_tree_is_the_repository() -> None:
 
 
 def test_the_example_of_a_course_can_be_read(tmp_path: Path) -> None:
-    from llmarking import courses
+    from llmarking.datasets import courses
 
     (block,) = [b for b in blocks("json", README.read_text("utf-8")) if "llmarking-course" in b]
     path = tmp_path / "my_course.json"
@@ -299,7 +299,7 @@ def test_the_graded_answer_can_be_refreshed(live_server: str, tmp_path: Path) ->
 
 
 def test_the_graded_answer_is_that_of_the_default_model() -> None:
-    from llmarking.catalogue import default_model
+    from llmarking.models.catalogue import default_model
 
     shown = README.read_text("utf-8").partition("<!-- graded answer -->")[2]
     shown = shown.partition("<!-- end of graded answer -->")[0]
@@ -310,8 +310,8 @@ def test_the_graded_answer_is_that_of_the_default_model() -> None:
 def test_problem_statuses_are_documented() -> None:
     """Every status that the code gives its errors is in the API's table."""
     api = (ROOT / "docs" / "api.md").read_text("utf-8")
-    modules = [ROOT / "llmarking" / name for name in ("problems.py", "middleware.py")]
-    code = "\n".join(module.read_text("utf-8") for module in modules)
+    modules = ("protocol/problems.py", "server/middleware.py")
+    code = "\n".join((ROOT / "llmarking" / name).read_text("utf-8") for name in modules)
     statuses = set(re.findall(r"\b[45]\d\d\b", code)) - {"400"}
     assert {"401", "413", "422", "429", "503"} <= statuses
     for status in statuses:

@@ -7,11 +7,10 @@ import math
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmarking.domain import Generation, Sampling
-from llmarking.engine import PlainTokenizer, ScriptedEngine
+from llmarking.engines.engine import PlainTokenizer, ScriptedEngine
 from llmarking.errors import EngineDead
 
 PLAIN = PlainTokenizer()

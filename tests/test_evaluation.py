@@ -20,10 +20,10 @@ import pytest
 from conftest import serving, wait_until
 from terminal_session import ROOT, environment, run_piped
 
-from llmarking import datasets
-from llmarking.attempts import Retry
-from llmarking.engine import ScriptedEngine
-from llmarking.evaluation import Evaluation, EvaluationSettings
+from llmarking.calls.attempts import Retry
+from llmarking.datasets import finding as datasets
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.evaluation.run import Evaluation, EvaluationSettings
 from llmarking.settings import ServerSettings
 from llmarking.terminal import ExitCode, Terminal
 

@@ -9,7 +9,7 @@ import pytest
 import toy_run
 from sklearn.metrics import confusion_matrix
 
-from llmarking.evaluation_curves import RISKS, STEPS, curves
+from llmarking.evaluation.curves import RISKS, STEPS, curves
 
 NAN = math.nan
 

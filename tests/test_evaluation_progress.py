@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from terminal_session import Session
 
-from llmarking.evaluation_progress import pace, progress
+from llmarking.evaluation.progress import pace, progress
 from llmarking.terminal import Terminal
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from llmarking import evidence
+from llmarking.grading import evidence
 
 ANSWER = "A stack is LIFO.  It uses\npush() and pop(); the café's “top” is O(1)…"
 

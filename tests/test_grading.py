@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from llmarking.calibration import Calibration, Calibrations
 from llmarking.domain import (
     Flag,
     Generation,
@@ -26,9 +24,9 @@ from llmarking.domain import (
     Reading,
     Sampling,
 )
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import EngineDead, EngineError, InputError, PromptTooLong
-from llmarking.grading import (
+from llmarking.grading.grader import (
     EXPLANATION,
     Graded,
     GradeOptions,
@@ -37,6 +35,7 @@ from llmarking.grading import (
     PointExplained,
     Shared,
 )
+from llmarking.marks.calibration import Calibration, Calibrations
 
 ANSWER = "A stack is LIFO and push takes constant time."
 QUESTION = Question(

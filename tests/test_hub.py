@@ -17,8 +17,6 @@ from pathlib import Path
 import pytest
 from hub_server import COMMIT, OLDER, HubServer
 
-from llmarking import hub, hub_cache
-from llmarking.catalogue import ModelSpec
 from llmarking.errors import (
     ChecksumMismatch,
     GatedModel,
@@ -26,6 +24,8 @@ from llmarking.errors import (
     InputError,
     ModelUnavailable,
 )
+from llmarking.models import cache as hub_cache, hub
+from llmarking.models.catalogue import ModelSpec
 
 WEIGHTS = "model.safetensors"
 SPEC = ModelSpec(
@@ -194,7 +194,7 @@ def test_a_killed_download_is_never_taken_for_whole_and_is_gone_on_with(
     server.files[WEIGHTS] = random.Random(2).randbytes(25 << 20)
     server.hold[WEIGHTS] = 21 << 20
     code = (
-        "from llmarking import hub; from llmarking.catalogue import ModelSpec; "
+        "from llmarking.models import hub; from llmarking.models.catalogue import ModelSpec; "
         f"hub.fetch(ModelSpec('tiny', 'org/tiny', modelscope_id='org/tiny'), {source!r})"
     )
     with subprocess.Popen(
@@ -221,7 +221,7 @@ def resumed_at(server: HubServer) -> int:
 
 
 def child_environment() -> dict[str, str]:
-    root = str(Path(hub.__file__).parent.parent)
+    root = str(Path(hub.__file__).parents[2])
     return os.environ | {"PYTHONPATH": root}
 
 

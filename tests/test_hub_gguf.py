@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 import torch
 from hub_gguf import MERGES, vocabulary, write_gguf
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
-from llmarking.gguf import ORIGINALS, convert, main, same_matrix, verify
+from llmarking.models.gguf import ORIGINALS, convert, main, same_matrix, verify
 
 BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 

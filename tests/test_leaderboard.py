@@ -14,8 +14,8 @@ import pytest
 import toy_run
 from terminal_session import ROOT, run_piped
 
-from llmarking import leaderboard, report
 from llmarking.errors import DataError, InputError
+from llmarking.evaluation import leaderboard, report
 from llmarking.terminal import ExitCode
 
 OTHERS = ROOT / "results" / "others.json"

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmarking.catalogue import GIB, ModelSpec, models, resolve
 from llmarking.errors import InputError, NotEnoughMemory
-from llmarking.memory import check_memory, gpu_gib, ram_gib, usable_gib
+from llmarking.models.catalogue import GIB, ModelSpec, models, resolve
+from llmarking.models.memory import check_memory, gpu_gib, ram_gib, usable_gib
 
 SMI = """#!/bin/sh
 case "$*" in *memory.free*) ;; *) exit 3;; esac

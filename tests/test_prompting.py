@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from test_tokenizing import ALL, AtHand, added_tokens, hostile
 from tokenizer_families import byte_level
 
-from llmarking import prompting
 from llmarking.domain import GradedExample, Point, Question
-from llmarking.engine import PlainTokenizer
+from llmarking.engines.engine import PlainTokenizer
 from llmarking.errors import PromptError
-from llmarking.prompting import Slots, Template, choice_ids, class_prompt
+from llmarking.grading import prompting
+from llmarking.grading.prompting import Slots, Template, choice_ids, class_prompt
 
 EXAMPLE = GradedExample("It is LIFO.", {1: True, 2: False}, {1: "says so", 2: "nothing on time"})
 QUESTION = Question(

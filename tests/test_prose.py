@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from llmarking import prose
 from llmarking.domain import Outcome
+from llmarking.grading import prose
 
 D, M, DOUBLED, U = Outcome.DECIDED, Outcome.MISSING, Outcome.DUPLICATED, Outcome.UNREADABLE
 

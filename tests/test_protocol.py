@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from test_server import CHAT, GRADE, QUESTION
 
 from llmarking.domain import Sampling
-from llmarking.engine import ScriptedEngine
-from llmarking.protocol import ChatRequest, GenerateRequest, GradeRequest, WireQuestion
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.protocol.bodies import ChatRequest, GenerateRequest, GradeRequest, WireQuestion
 from llmarking.settings import ServerSettings
 
 LONG = " ".join(f"word{i}" for i in range(300))

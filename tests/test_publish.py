@@ -12,8 +12,8 @@ import toy_run
 from terminal_session import ROOT
 from test_leaderboard import publish
 
-from llmarking import datasets
-from llmarking.engine import ScriptedEngine
+from llmarking.datasets import finding as datasets
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import InputError
 from llmarking.terminal import ExitCode
 

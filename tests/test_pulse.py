@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmarking.pulse import Pulse
+from llmarking.engines.pulse import Pulse
 
 
 class Clock:

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from llmarking.calibration import Calibration
 from llmarking.domain import Flag, Point, Verdict
 from llmarking.errors import CalibrationError
-from llmarking.recalibrating import Confirmed, recalibrated, refit
+from llmarking.marks.calibration import Calibration
+from llmarking.marks.recalibrating import Confirmed, recalibrated, refit
 
 SHIPPED = Calibration(
     "m", "verdict/zeroshot.v1", slope=0.5, offset=0.2, risk_table=((0.6, 0.2), (0.9, 0.04))

@@ -11,8 +11,8 @@ import pytest
 import toy_run
 from terminal_session import ROOT
 
-from llmarking import datasets
-from llmarking.evaluation_plan import key_of
+from llmarking.datasets import finding as datasets
+from llmarking.evaluation.plan import key_of
 
 
 def recount(*folders: Path) -> subprocess.CompletedProcess[str]:

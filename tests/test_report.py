@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import toy_run
 
-from llmarking import report, report_files
-from llmarking.plots import CAPTIONS, draw
+from llmarking.evaluation import report, report_files
+from llmarking.evaluation.plots import CAPTIONS, draw
 
 
 class Kept(dict[str, str]):

@@ -8,13 +8,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmarking import rubric
 from llmarking.domain import Flag, Question
-from llmarking.normalising import clean, fold
-from llmarking.screening import MOST_SCREENED, canonical, screen
+from llmarking.screening.normalising import clean, fold
+from llmarking.screening.screen import MOST_SCREENED, canonical, screen
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -296,8 +295,8 @@ def test_no_text_makes_screening_slow() -> None:
     script = r"""
         import random, sys, time
         from llmarking.domain import Point, Question
-        from llmarking.manipulation import _load, _vocabulary
-        from llmarking.screening import screen
+        from llmarking.screening.manipulation import _load, _vocabulary
+        from llmarking.screening.screen import screen
 
         question = Question("Q", "What is a stack?", 1.0, "A list.", (Point(1, 1.0, ("A list.",)),))
         random.seed(1)

@@ -23,8 +23,9 @@ import pytest
 from adapter_files import adapter_folder
 from conftest import wait_until
 
-from llmarking import serve, settings
+from llmarking import settings
 from llmarking.errors import InputError
+from llmarking.server import serve
 from llmarking.settings import ServerSettings
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +34,9 @@ SCRIPT = [sys.executable, "vllm_server.py"]
 SPECIAL = """
 import asyncio, sys
 from llmarking import service
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import EngineError
-from llmarking.serve import serve
+from llmarking.server.serve import serve
 from llmarking.settings import ServerSettings
 import logging
 logging.basicConfig(level=logging.INFO)
@@ -338,7 +339,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
             seen.update(options, folder=folder)
 
     model = SimpleNamespace(path=tmp_path / "model", digest="d" * 64, revision="r")
-    monkeypatch.setattr("llmarking.vllm_engine.VLLMEngine", Engine)
+    monkeypatch.setattr("llmarking.engines.vllm_engine.VLLMEngine", Engine)
     monkeypatch.setattr(serve.hub, "fetch", lambda *_: model)
     monkeypatch.setattr(serve, "check_memory", lambda *_: None)
     monkeypatch.setattr(serve, "merged_folder", lambda *_: tmp_path / "merged")

@@ -18,10 +18,11 @@ import pytest
 import requests
 from conftest import Address, ServerFactory, serving, wait_until
 
-from llmarking import __version__, service, streaming
+from llmarking import __version__
 from llmarking.domain import Generation, Reading, Sampling
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import EngineError, UnknownModelError
+from llmarking.server import service, streaming
 from llmarking.settings import ServerSettings
 
 QUESTION = {

@@ -16,9 +16,9 @@ from conftest import Address, ServerFactory, wait_until
 from test_server import GRADE, Words, idle, in_background
 
 from llmarking.domain import Reading
-from llmarking.engine import ScriptedEngine
-from llmarking.store import Store
-from llmarking.store_schema import marks
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.store.database import Store
+from llmarking.store.schema import marks
 
 KEY = "a-key-for-the-class"
 ADMIN = "the-key-of-the-admin"

@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from conftest import Address, ServerFactory, wait_until
 
 from llmarking.domain import Reading
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import EngineDead, EngineError
-from llmarking.store import Store
-from llmarking.store_schema import answers, blocks, events, job_answers, jobs, marks, students
+from llmarking.store.database import Store
+from llmarking.store.schema import answers, blocks, events, job_answers, jobs, marks, students
 
 QUESTIONS = [
     {
@@ -282,7 +282,7 @@ def test_progress_is_told_as_events_and_the_end_ends_them(
 def test_watchers_that_leave_are_forgotten(
     live_server_factory: ServerFactory, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmarking import server_jobs
+    from llmarking.server.routes import jobs as server_jobs
 
     monkeypatch.setattr(server_jobs, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(server_jobs, "SILENCE_SECONDS", 0.05)
@@ -499,7 +499,7 @@ def test_a_page_of_results(server: Address) -> None:
 
 
 def test_many_results_come_in_one_piece(server: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmarking import store_jobs
+    from llmarking.store import jobs as store_jobs
 
     monkeypatch.setattr(store_jobs, "PAGE", 7)
     made = post(server, class_of(21)).json()

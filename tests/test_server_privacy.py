@@ -14,13 +14,13 @@ from class_in_store import ClassInStore, wire_question
 from conftest import wait_until
 from starlette.testclient import TestClient
 
-from llmarking import store_privacy
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import StoreError
-from llmarking.server import create_app
+from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings
-from llmarking.store import Store, open_store
-from llmarking.store_schema import METADATA, courses, events, jobs
+from llmarking.store import privacy as store_privacy
+from llmarking.store.database import Store, open_store
+from llmarking.store.schema import METADATA, courses, events, jobs
 
 CANARY = "canary"
 
@@ -252,7 +252,7 @@ def test_the_server_purges_when_it_starts(any_store: Store) -> None:
 async def test_a_store_in_trouble_is_tried_again(
     any_store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from llmarking import server_privacy
+    from llmarking.server.routes import privacy as server_privacy
 
     tries: list[int] = []
 

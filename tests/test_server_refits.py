@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from class_in_store import ClassInStore
 from starlette.testclient import TestClient
 
-from llmarking.engine import ScriptedEngine
-from llmarking.grading import GradeOptions
-from llmarking.job_marks import configuration
-from llmarking.server import create_app
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.grading.grader import GradeOptions
+from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings
-from llmarking.store import Store
-from llmarking.store_schema import marks
+from llmarking.store.database import Store
+from llmarking.store.job_marks import configuration
+from llmarking.store.schema import marks
 
 
 @pytest.fixture

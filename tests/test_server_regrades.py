@@ -12,11 +12,11 @@ from class_in_store import wire_question
 from conftest import wait_until
 from starlette.testclient import TestClient
 
-from llmarking.engine import ScriptedEngine
-from llmarking.server import create_app
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings
-from llmarking.store import Store
-from llmarking.store_schema import jobs, marks
+from llmarking.store.database import Store
+from llmarking.store.schema import jobs, marks
 
 ANSWERS = [
     "It stores pairs.",

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from class_in_store import ClassInStore
 from starlette.testclient import TestClient
 
-from llmarking.engine import ScriptedEngine
-from llmarking.server import create_app
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings
-from llmarking.store import Store
-from llmarking.store_schema import METADATA
+from llmarking.store.database import Store
+from llmarking.store.schema import METADATA
 
 KEY = "a-key-for-tests"
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -211,7 +211,7 @@ def test_there_is_an_end_to_objections(
     school: ClassInStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("llmarking.store_releases.MOST_CONTESTS", 1)
+    monkeypatch.setattr("llmarking.store.releases.MOST_CONTESTS", 1)
     path = release(teacher)["s2"]
     answer = student.get(path).json()["answers"][0]["id"]
     body = {"answer": answer, "point": 1, "text": "No."}

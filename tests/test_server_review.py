@@ -10,10 +10,10 @@ from class_in_store import ClassInStore, logit
 from starlette.testclient import TestClient
 
 from llmarking.domain import Flag
-from llmarking.engine import ScriptedEngine
-from llmarking.server import create_app
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings
-from llmarking.store import Store
+from llmarking.store.database import Store
 
 KEY = "a-key-for-tests"
 

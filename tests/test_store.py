@@ -15,18 +15,17 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmarking.errors import InputError, StoreError
-from llmarking.store import Store, database_url, open_store
-from llmarking.store_schema import METADATA, courses, events, storable, text_key
+from llmarking.store.database import Store, database_url, open_store
+from llmarking.store.schema import METADATA, courses, events, storable, text_key
 
 # Dies without a word, as if the power had gone, when the table of answers is about to be made.
 KILLED_HALFWAY = """
 import os, sys
 import sqlalchemy as sa
-from llmarking.store import open_store
+from llmarking.store.database import open_store
 
 @sa.event.listens_for(sa.Engine, "before_cursor_execute")
 def stop(connection, cursor, statement, *rest):

@@ -14,10 +14,10 @@ from terminal_session import CTRL_C, CTRL_D, Session, run_piped
 from test_courses import COURSE, write
 from test_vllm_client import Signal
 
-from llmarking.courses import example_course
+from llmarking.console.feedback import FLAGS
+from llmarking.datasets.courses import example_course
 from llmarking.domain import Flag
-from llmarking.engine import ScriptedEngine
-from llmarking.feedback import FLAGS
+from llmarking.engines.engine import ScriptedEngine
 
 SCRIPT = "student_entry.py"
 Serve = Callable[..., str]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from llmarking import student_page
-from llmarking.protocol import PointResult
-from llmarking.protocol_courses import StudentAnswerResult, StudentResults, WireContest
+from llmarking.protocol.bodies import PointResult
+from llmarking.protocol.courses import StudentAnswerResult, StudentResults, WireContest
+from llmarking.server import student_page
 
 
 @pytest.mark.parametrize(

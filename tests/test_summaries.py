@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from llmarking.decisions import State
-from llmarking.summaries import (
+from llmarking.marks.decisions import State
+from llmarking.marks.summaries import (
     Marked,
     agreement,
     difficulty,

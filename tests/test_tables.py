@@ -7,14 +7,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from llmarking import tables
-from llmarking.datasets_contents import whole_question
+from llmarking.datasets.contents import whole_question
 from llmarking.errors import DataError
-from llmarking.tables import Kind, Marking
-from llmarking.tables_grid import unquoted
+from llmarking.tables import files as tables
+from llmarking.tables.files import Kind, Marking
+from llmarking.tables.grid import unquoted
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "short" / "EXAMPLE"
 ASKED = (whole_question("Q1", "Why?", ["because"], 2.0),)

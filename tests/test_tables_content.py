@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from llmarking.tables_content import html_text, ora2_text
+from llmarking.tables.content import html_text, ora2_text
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from llmarking import tables
-from llmarking.datasets_contents import whole_question
+from llmarking.datasets.contents import whole_question
 from llmarking.errors import DataError
-from llmarking.protocol import WireQuestion
-from llmarking.tables import Kind, Marking
-from llmarking.tables_grid import TextForm
+from llmarking.protocol.bodies import WireQuestion
+from llmarking.tables import files as tables
+from llmarking.tables.files import Kind, Marking
+from llmarking.tables.grid import TextForm
 
 GOLDEN = Path(__file__).parent / "golden"
 ICE = "block-v1:Example+ICE+2025+type@openassessment+block@ice"

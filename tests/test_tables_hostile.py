@@ -13,12 +13,11 @@ from pathlib import Path
 
 import openpyxl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from llmarking import tables, tables_grid, tables_xlsx
-from llmarking.datasets_contents import whole_question
+from llmarking.datasets.contents import whole_question
 from llmarking.errors import DataError
+from llmarking.tables import files as tables, grid, xlsx
 
 ASKED = [whole_question("Q1", "Why?", ["because"], 2.0)]
 HEAD = "id,answer,mark\n"
@@ -115,13 +114,13 @@ def test_two_hundred_thousand_rows() -> None:
 
 
 def test_more_than_can_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables_grid, "MAX_ROWS", 10)
+    monkeypatch.setattr(grid, "MAX_ROWS", 10)
     assert ", line 11: has more than 10 rows" in refused((HEAD + "01,yes,\n" * 10).encode())
-    monkeypatch.setattr(tables_grid, "MAX_CELLS", 12)
+    monkeypatch.setattr(grid, "MAX_CELLS", 12)
     assert "has more than 12 cells" in refused((HEAD + "01,yes,\n" * 5).encode())
-    monkeypatch.setattr(tables_grid, "MAX_BYTES", 50)
+    monkeypatch.setattr(grid, "MAX_BYTES", 50)
     assert "has more than 50 bytes" in refused((HEAD + "01,yes,\n" * 9).encode())
-    monkeypatch.setattr(tables_grid, "MAX_COLUMNS", 2)
+    monkeypatch.setattr(grid, "MAX_COLUMNS", 2)
     assert "has more than 2 columns" in refused(HEAD.encode())
 
 
@@ -163,14 +162,14 @@ def test_formulas_matter_where_answers_stand() -> None:
 
 
 def test_a_zip_bomb() -> None:
-    zeros = repacked(PLAIN, "docProps/app.xml", lambda _: b" " * (tables_xlsx.MAX_UNZIPPED + 1))
+    zeros = repacked(PLAIN, "docProps/app.xml", lambda _: b" " * (xlsx.MAX_UNZIPPED + 1))
     assert len(zeros) < 2**19
     assert "unpacks to more than 200 MB" in refused(zeros, "a.xlsx")
     cells = repacked(
         PLAIN,
         SHEET,
         lambda xml: xml.replace(
-            b"</sheetData>", b"<row>" + b"<c/>" * tables_xlsx.MAX_CELLS + b"</row></sheetData>"
+            b"</sheetData>", b"<row>" + b"<c/>" * xlsx.MAX_CELLS + b"</row></sheetData>"
         ),
     )
     assert "has more than 600,000 cells" in refused(cells, "a.xlsx")
@@ -247,7 +246,7 @@ def test_a_blank_line_is_no_row() -> None:
         if path.suffix != ".xlsx":
             whole = tables.detect(path.read_bytes(), path.name)
             form = whole.grid.form
-            assert isinstance(form, tables_grid.TextForm)
+            assert isinstance(form, grid.TextForm)
             line = whole.grid.rows[whole.header].end.encode(form.encoding)
             upload = tables.detect(path.read_bytes() + line, path.name)
             assert (upload.kind, upload.columns) == (whole.kind, whole.columns)

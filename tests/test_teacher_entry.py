@@ -19,9 +19,9 @@ from browser import chromium, serving_pages, walk
 from conftest import serving, wait_until
 
 from llmarking.client import Client
-from llmarking.engine import ScriptedEngine
+from llmarking.engines.engine import ScriptedEngine
 from llmarking.settings import ServerSettings
-from llmarking.store import open_store
+from llmarking.store.database import open_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -9,15 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tokenizer_families import CHATML, FAMILIES, byte_level, word_piece
 from transformers import PreTrainedTokenizerFast
 
 from llmarking.domain import Message
+from llmarking.engines.tokenizing import HubTokenizer
 from llmarking.errors import InputError
-from llmarking.prompting import Slots, conversation_ids
-from llmarking.tokenizing import HubTokenizer
+from llmarking.grading.prompting import Slots, conversation_ids
 
 # Its vocabulary comes from text that lacked some bytes: control characters, and planes of
 # Unicode without characters.

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 import finetune
-from llmarking import adapters, calibration, catalogue, hub, training, training_data
 from llmarking.errors import HubError, InputError, NotEnoughMemory, TrainingDiverged
-from llmarking.training_settings import TrainingSettings
+from llmarking.marks import calibration
+from llmarking.models import adapters, catalogue, hub
+from llmarking.training import data as training_data, run as training
+from llmarking.training.settings import TrainingSettings
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "training"
 
@@ -144,7 +146,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
     import torch
     from safetensors.torch import load_file
 
-    from llmarking import training_loop
+    from llmarking.training import loop as training_loop
 
     whole = request_for("whole")
     training.finetune(whole, quiet)
@@ -174,7 +176,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
 def test_another_run_does_not_go_on_in_the_same_folder(
     request_for: Callable[..., training.Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmarking import training_loop
+    from llmarking.training import loop as training_loop
 
     def dies(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
@@ -191,7 +193,7 @@ def test_another_run_does_not_go_on_in_the_same_folder(
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_step(
     request_for: Callable[..., training.Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmarking import training_loop
+    from llmarking.training import loop as training_loop
 
     honest = training_loop.read_odds
     calls = iter(range(100))
@@ -209,7 +211,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(
 ) -> None:
     import torch
 
-    from llmarking import training_loop
+    from llmarking.training import loop as training_loop
 
     honest = training_loop.read_odds
 
@@ -273,9 +275,9 @@ def test_the_script_end_to_end_on_the_test_model(
     test_model: Path, small: Path, tmp_path: Path
 ) -> None:
     """The 135M model learns from a few answers on the CPU, and its adapter is fit to be served."""
-    from llmarking import training_model
-    from llmarking.tokenizing import HubTokenizer
-    from llmarking.training_rows import Renderer
+    from llmarking.engines.tokenizing import HubTokenizer
+    from llmarking.training import model as training_model
+    from llmarking.training.rows import Renderer
 
     out = tmp_path / "marker135"
     command = ["-m", "SmolLM2-135M-Instruct", "--data", str(small), "--out", str(out)]

@@ -8,7 +8,7 @@ import pytest
 
 from llmarking.domain import GradedExample, Point, Question, StudentAnswer
 from llmarking.errors import DataError, InputError
-from llmarking.training_data import (
+from llmarking.training.data import (
     Group,
     Source,
     balance,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmarking.errors import InputError
-from llmarking.training_model import (
+from llmarking.training.model import (
     add_lora,
     attention_mask,
     check_quantize,
@@ -16,8 +16,8 @@ from llmarking.training_model import (
     read_odds,
     readouts,
 )
-from llmarking.training_rows import Row, Segment
-from llmarking.training_settings import TrainingSettings
+from llmarking.training.rows import Row, Segment
+from llmarking.training.settings import TrainingSettings
 
 TOKENS = (7, 9)
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from llmarking.domain import GradedExample, Point, Question, Reading, StudentAnswer
-from llmarking.engine import ScriptedEngine
-from llmarking.grading import GradeOptions, Grader
-from llmarking.training_data import Balance, Group
-from llmarking.training_rows import Mixer, Renderer, Row, batches, shuffled, with_decoys
-from llmarking.training_settings import TrainingSettings
+from llmarking.engines.engine import ScriptedEngine
+from llmarking.grading.grader import GradeOptions, Grader
+from llmarking.training.data import Balance, Group
+from llmarking.training.rows import Mixer, Renderer, Row, batches, shuffled, with_decoys
+from llmarking.training.settings import TrainingSettings
 
 QUESTION = Question(
     "Q1",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from llmarking.protocol_courses import (
+from llmarking.protocol.courses import (
     AgreementSummary,
     HistogramBin,
     PointSummary,
     QuestionSummary,
 )
-from llmarking.ui_charts import agreement, difficulty, histogram, progress
+from llmarking.ui.charts import agreement, difficulty, histogram, progress
 
 
 def test_the_highest_bar_is_the_fullest_bin() -> None:

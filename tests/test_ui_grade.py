@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from test_ui_panel import EVIL, detail
 
-from llmarking.protocol_courses import AnswerPage, AnswerRow
-from llmarking.protocol_jobs import Job, JobCounts
-from llmarking.ui_grade import how_far, results
+from llmarking.protocol.courses import AnswerPage, AnswerRow
+from llmarking.protocol.jobs import Job, JobCounts
+from llmarking.ui.grade import how_far, results
 
 
 def job(**changes: Any) -> Job:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llmarking.errors import DataError
-from llmarking.ui_intake import SAMPLE, Intake, checked, preview, targets
+from llmarking.ui.intake import SAMPLE, Intake, checked, preview, targets
 
 QUESTIONS = b"""question_code,question,full_mark,scoring
 Q1,What is a hash table?,3,<Point1:2>stores pairs<Point1:2> and <Point2:1>is fast<Point2:1>

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from llmarking.errors import RequestRefused, ServerUnreachable
-from llmarking.ui_login import COOKIE, LASTS, WRONG_KEYS, Guard, Sessions, login_routes
+from llmarking.ui.login import COOKIE, LASTS, WRONG_KEYS, Guard, Sessions, login_routes
 
 KEY = "a-key-of-this-test"
 

@@ -7,13 +7,12 @@ from html import unescape
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmarking.domain import Flag
-from llmarking.protocol import PointResult
-from llmarking.protocol_courses import AnswerDetail, MarkRow, WireContest
-from llmarking.ui_panel import highlighted, panel, percent
+from llmarking.protocol.bodies import PointResult
+from llmarking.protocol.courses import AnswerDetail, MarkRow, WireContest
+from llmarking.ui.panel import highlighted, panel, percent
 
 EVIL = '<img src=x onerror="alert(1)">&lt;\'"`${7*7}{{value}}'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from test_ui_grade import row
 from test_ui_panel import EVIL, detail
 
-from llmarking.ui_review import Queue, listed
+from llmarking.ui.review import Queue, listed
 
 
 def queue(*states: str, which: str = "undecided") -> Queue:

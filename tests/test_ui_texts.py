@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from llmarking.domain import Flag
-from llmarking.ui_texts import LANGUAGES, TEXTS, duration, language_of, say, translations
+from llmarking.ui.texts import LANGUAGES, TEXTS, duration, language_of, say, translations
 
-PACKAGE = Path(__file__).resolve().parents[1] / "llmarking"
+PACKAGE = Path(__file__).resolve().parents[1] / "llmarking" / "ui"
 
 
 def places(text: str) -> set[str]:
@@ -26,7 +26,7 @@ def test_both_languages_have_the_same_places(key: str) -> None:
 
 
 def test_every_text_that_the_pages_name_exists_and_none_is_left_over() -> None:
-    code = "\n".join(path.read_text("utf-8") for path in PACKAGE.glob("ui*.py"))
+    code = "\n".join(path.read_text("utf-8") for path in PACKAGE.glob("*.py"))
     named = set(re.findall(r'i18n\("(\w+)"\)', code))
     named |= set(re.findall(r'(?:say|_t)\(\s*\w+(?:\.\w+\(request\))?,\s*["\'](\w+)["\']', code))
     assert named - set(TEXTS) == set()

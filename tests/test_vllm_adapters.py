@@ -20,11 +20,11 @@ from test_serve import SCRIPT
 from test_server import GRADE
 from test_vllm_engine import MODEL, Server
 
-from llmarking import adapters
-from llmarking.adapters import Adapter
+from llmarking.engines.vllm_adapters import VLLMAdapters
+from llmarking.engines.vllm_arguments import lora_arguments
 from llmarking.errors import Conflict, EngineDead, EngineError, InputError
-from llmarking.vllm_adapters import VLLMAdapters
-from llmarking.vllm_arguments import lora_arguments
+from llmarking.models import adapters
+from llmarking.models.adapters import Adapter
 
 
 def flags(*ranks: int, **options: bool) -> dict[str, int]:

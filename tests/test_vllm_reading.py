@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from llmarking.engine import in_background
+from llmarking.engines.engine import in_background
+from llmarking.engines.vllm_reading import Room, read_chain, read_prompt, read_session, way
 from llmarking.errors import EngineError
-from llmarking.vllm_reading import Room, read_chain, read_prompt, read_session, way
 
 
 async def settle() -> None:

@@ -21,7 +21,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from llmarking.tokenizing import HubTokenizer
+from llmarking.engines.tokenizing import HubTokenizer
 
 CORPUS = [
     "A stack is last in, first out; push and pop take constant time. A queue is first in.",

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from llmarking.datasets import Course, teacher_mark
+from llmarking.datasets.finding import Course, teacher_mark
 from llmarking.domain import Point, Question, StudentAnswer
-from llmarking.evaluation_folder import Key, Sample, key
-from llmarking.evaluation_metrics import measure
+from llmarking.evaluation.folder import Key, Sample, key
+from llmarking.evaluation.run_metrics import measure
 
 CODES = ("Q1", "Q2", "Q3", "Q4")
 

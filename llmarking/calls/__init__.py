@@ -1,0 +1,1 @@
+"""What the client can ask of a server, and how each answer is read."""

@@ -1,0 +1,1 @@
+"""What the terminal scripts do: a chat, a student's tries, the demo."""

@@ -1,0 +1,1 @@
+"""Courses to measure and train on, read from the forms of others and from ours."""

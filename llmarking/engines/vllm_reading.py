@@ -1,0 +1,246 @@
+"""Log-probabilities out of vLLM, at the end of every tail: the three ways there are.
+
+All ask for token ids and get rows back; `run` is the engine's own way to run one request. `way`
+says which of them the vLLM at hand can take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any, Protocol
+
+from llmarking.domain import Reading
+from llmarking.engines.engine import in_background
+from llmarking.errors import EngineError
+
+# Takes token ids, or the inputs of a session; sampling parameters; a name.
+Run = Callable[[Any, Any, str], AsyncIterator[Any]]
+
+
+class Way(Protocol):
+    """One way to read the two words' log-probabilities behind head and behind every tail."""
+
+    async def __call__(
+        self,
+        run: Run,
+        head: list[int],
+        tails: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        request_id: str,
+    ) -> Reading: ...
+
+
+def way(config: Any) -> Way:
+    """The best way for an engine with this configuration.
+
+    `LLMARKING_READING` (prompt, session or chain) overrides the choice, to compare them.
+    """
+    from vllm import SamplingParams
+
+    name = os.environ.get("LLMARKING_READING")
+    if name is None:
+        scores = hasattr(SamplingParams(), "prompt_logprob_token_ids")
+        second = getattr(config, "use_v2_model_runner", False)
+        name = "prompt" if scores and second else "chain"
+    if name == "prompt":
+        return read_prompt
+    if name == "session":
+        return partial(read_session, room=Room.of(config))
+    return read_chain
+
+
+class Room:
+    """Lets sessions in as long as their tokens fit: live ones first, then in the order they came.
+
+    A session keeps its cache blocks between two inputs. Sessions that hold all blocks and each wait
+    for one more would wait for ever, so no more are let in than fit.
+
+    Args:
+        tokens: of all sessions together.
+        sessions: the most at once.
+    """
+
+    def __init__(self, tokens: int, sessions: int) -> None:
+        self._tokens = self._all = tokens
+        self._sessions = sessions
+        self._waiting: list[tuple[bool, int, int, asyncio.Future[None]]] = []
+        self._arrivals = count()
+
+    @classmethod
+    def of(cls, config: Any) -> Room:
+        """Four fifths of an engine's cache, and as many sessions as it has places."""
+        cache = config.cache_config
+        # Before the cache has been sized, what one request may take.
+        tokens = (cache.num_gpu_blocks or 0) * cache.block_size * 4 // 5
+        return cls(
+            max(tokens, config.model_config.max_model_len), config.scheduler_config.max_num_seqs
+        )
+
+    @asynccontextmanager
+    async def take(self, tokens: int) -> AsyncGenerator[None]:
+        """Wait for room and hold it; what is larger than all of it goes in alone."""
+        tokens = min(tokens, self._all)
+        turn = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (in_background.get(), next(self._arrivals), tokens, turn))
+        self._let_in()
+        try:
+            await turn
+            yield
+        finally:
+            # One that was cancelled while it waited has nothing to give back.
+            if not turn.cancelled():
+                self._tokens += tokens
+                self._sessions += 1
+            self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting:
+            _, _, tokens, turn = self._waiting[0]
+            if not turn.cancelled():
+                if not self._sessions or tokens > self._tokens:
+                    return
+                self._tokens -= tokens
+                self._sessions -= 1
+                turn.set_result(None)
+            heappop(self._waiting)
+
+
+async def read_session(
+    run: Run,
+    head: list[int],
+    tails: Sequence[Sequence[int]],
+    token_ids: Sequence[int],
+    request_id: str,
+    room: Room,
+) -> Reading:
+    """One session: head and first tail, then a tail at a time onto the blocks that are there.
+
+    No token is computed twice, where requests of their own would compute what is behind the last
+    full block again for every row. vLLM drops the token it sampled when the next input comes.
+    """
+    from vllm import SamplingParams, TokensPrompt
+    from vllm.engine.protocol import StreamingInput
+    from vllm.sampling_params import RequestOutputKind
+
+    if not tails:
+        return await read_chain(run, head, tails, token_ids, request_id)
+    params = SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        detokenize=False,
+        ignore_eos=True,
+        logprob_token_ids=list(token_ids),
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+    async def inputs() -> AsyncGenerator[Any]:
+        for ids in (head, *tails):
+            yield StreamingInput(prompt=TokensPrompt(prompt_token_ids=list(ids)))
+
+    length = len(head) + sum(map(len, tails))
+    rows: list[list[float]] = []
+    cached: int | None = None
+    async with room.take(length + 1):
+        async for output in run(inputs(), params, request_id):
+            for sample in output.outputs:
+                rows += [[row[token].logprob for token in token_ids] for row in sample.logprobs]
+            if cached is None:
+                cached = output.num_cached_tokens
+    if len(rows) != len(tails) + 1:
+        raise EngineError(f"vLLM returned {len(rows)} scores for {len(tails) + 1} points")
+    return Reading(rows, length, cached or 0)
+
+
+async def read_chain(
+    run: Run,
+    head: list[int],
+    tails: Sequence[Sequence[int]],
+    token_ids: Sequence[int],
+    request_id: str,
+) -> Reading:
+    """One request per row: the one before plus a tail, so that the prefix cache has the rest.
+
+    Decoding the tails as forced tokens would read the same in one request, but on a CPU a
+    token costs several times as much to decode as to prefill.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    params = SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        detokenize=False,
+        logprob_token_ids=list(token_ids),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    ids = list(head)
+    rows: list[list[float]] = []
+    cached = 0
+    for number in range(len(tails) + 1):
+        if number:
+            ids = [*ids, *tails[number - 1]]
+        last = None
+        async for output in run(ids, params, f"{request_id}.{number}"):
+            last = output
+        if last is None:
+            raise EngineError("vLLM ended a reading without a result")
+        logprobs = last.outputs[0].logprobs[0]
+        rows.append([logprobs[token].logprob for token in token_ids])
+        if not number:
+            cached = last.num_cached_tokens or 0
+    return Reading(rows, len(ids), cached)
+
+
+async def read_prompt(
+    run: Run,
+    head: list[int],
+    tails: Sequence[Sequence[int]],
+    token_ids: Sequence[int],
+    request_id: str,
+) -> Reading:
+    """Read all rows from the prompt's own logits in one prefill (second model runner only)."""
+    import numpy as np
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    if not tails:
+        return await read_chain(run, head, tails, token_ids, request_id)
+    ids = list(head)
+    wanted = [len(ids) - 1]
+    for tail in tails:
+        ids += tail
+        wanted.append(len(ids) - 1)
+    start = wanted[0]
+    # One row for each prompt token from the first reading on; -1 leaves a row unread.
+    grid = np.full((len(ids) - 1 - start, len(token_ids)), -1, dtype=np.int64)
+    for row in wanted[:-1]:
+        grid[row - start] = token_ids
+    for attempt, fresh in enumerate((False, True)):
+        params = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            detokenize=False,
+            logprob_token_ids=list(token_ids),
+            prompt_logprob_token_ids=grid,
+            prompt_logprob_start=start,
+            # Cached blocks are welcome as long as they end before the first row that is read.
+            # Where they reach further (the same answer again), vLLM drops the scores: ask once
+            # more without.
+            skip_reading_prefix_cache=fresh,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        async for output in run(ids, params, f"{request_id}.{attempt}"):
+            scores = output.prompt_token_id_logprobs
+            if scores is None:
+                break
+            rows = [[float(x) for x in scores[row - start]] for row in wanted[:-1]]
+            last = output.outputs[0].logprobs[0]
+            rows.append([last[token].logprob for token in token_ids])
+            return Reading(rows, len(ids), output.num_cached_tokens or 0)
+    raise EngineError("vLLM returned no scores for the prompt")

@@ -1,0 +1,484 @@
+"""Marks an answer: verdicts read from the model, calibrated, added up here, then explained.
+
+Knows neither HTTP nor vLLM. A student's text reaches the model only through `prompting`, and what
+comes back is a pair of log-probabilities per point, so there is no reply that could be malformed or
+obeyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any, Literal
+
+from llmarking.domain import (
+    Flag,
+    Grade,
+    Outcome,
+    Point,
+    Question,
+    Reading,
+    Sampling,
+    Verdict,
+)
+from llmarking.engines.engine import Engine, last
+from llmarking.errors import EngineError, InputError, PromptTooLong
+from llmarking.grading import evidence, prose
+from llmarking.grading.prompting import (
+    ClassPrompt,
+    Slots,
+    Template,
+    chat_ids,
+    class_prompt,
+    versions,
+)
+from llmarking.marks.calibration import Calibration, Calibrations
+from llmarking.screening.screen import Screening, screen
+from llmarking.sharing import Shared
+
+DEFAULT_RISK = 0.05
+PROSE_TOKENS_PER_POINT = 96
+EXPLAIN_TOKENS = 160
+EXPLANATION: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "quote": {"type": "string", "maxLength": 300},
+        "reason": {"type": "string", "maxLength": 400},
+    },
+    "required": ["quote", "reason"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GradeOptions:
+    """How to grade, apart from what.
+
+    Attributes:
+        calibration: in place of the one that the server knows for the model, adapter and prompt.
+    """
+
+    method: Literal["verdict", "prose"] = "verdict"
+    shots: int = 0
+    explain: bool = False
+    risk: float | None = None
+    adapter: str | None = None
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a grade depends on besides the question, the answer and the options."""
+
+    model: str
+    revision: str
+    adapter: str | None
+    prompt: str
+    calibration: Calibration | None
+    adapter_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """A grade with what is needed to get it again, and what it cost in tokens."""
+
+    grade: Grade
+    prompt_version: str
+    calibration: str | None
+    adapter: str | None
+    shots: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int = 0
+    adapter_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PointDecided:
+    """A point has its verdict."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class PointExplained:
+    """A point has its evidence and reason."""
+
+    verdict: Verdict
+
+
+Event = PointDecided | PointExplained | Graded
+
+
+class Grader:
+    """Grades answers on an engine.
+
+    Args:
+        remember: how many readings are kept, so that the same answer again costs nothing and gets
+            the same mark.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        calibrations: Calibrations | None = None,
+        *,
+        default_adapter: str | None = None,
+        remember: int = 50_000,
+    ) -> None:
+        self._engine = engine
+        self._calibrations = calibrations or Calibrations()
+        self._default_adapter = default_adapter
+        self._version = {method: versions(method)[-1] for method in ("verdict", "prose", "explain")}
+        self._prompts: OrderedDict[tuple[str, str], ClassPrompt] = OrderedDict()
+        self._readings = Shared(remember)
+
+    def forget(self) -> None:
+        """Let go of every reading that is remembered under the text of an answer."""
+        self._readings.forget()
+
+    async def grade(self, question: Question, answer: str, options: GradeOptions) -> Graded:
+        """Grade one answer.
+
+        Raises:
+            PromptTooLong: question, examples and answer don't fit the context; nothing is ever cut.
+            InputError: more examples are asked for than the question has.
+            EngineError: the engine could not answer.
+        """
+        result: Graded | None = None
+        async for event in self.stream(question, answer, options):
+            if isinstance(event, Graded):
+                result = event
+        assert result is not None  # the stream ends with it, or raises
+        return result
+
+    async def stream(
+        self, question: Question, answer: str, options: GradeOptions
+    ) -> AsyncIterator[Event]:
+        """Grade one answer and tell what is known at once: points, explanations, the grade."""
+        if options.shots > len(question.examples):
+            raise InputError(
+                f"shots is {options.shots}, but the question has {len(question.examples)} graded "
+                "examples; add some or lower shots",
+                field="shots",
+            )
+        screening = screen(answer, question)
+        if options.method == "prose":
+            graded = await self._prose(question, screening, options)
+        else:
+            graded = await self._verdicts(question, screening, options)
+        for verdict in graded.grade.verdicts:
+            yield PointDecided(verdict)
+        if options.explain and options.method == "verdict":
+            bar = self._bar(self.setup(options).calibration, options.risk)
+            explaining = [
+                asyncio.ensure_future(self._explain(question, screening.text, verdict, bar))
+                for verdict in graded.grade.verdicts
+            ]
+            verdicts = []
+            tokens = [0, 0]
+            try:
+                for task in explaining:
+                    verdict, prompt_tokens, completion_tokens = await task
+                    verdicts.append(verdict)
+                    tokens[0] += prompt_tokens
+                    tokens[1] += completion_tokens
+                    yield PointExplained(verdict)
+            finally:
+                for task in explaining:
+                    task.cancel()
+                # Waited for, so that nothing runs on and no failure is left without a reader.
+                await asyncio.gather(*explaining, return_exceptions=True)
+            flags = list(graded.grade.flags)
+            if any(v.held and v.evidence is None for v in verdicts):
+                flags.append(Flag.NO_EVIDENCE)
+            if any(v.needs_review for v in verdicts) and Flag.UNSURE not in flags:
+                flags.append(Flag.UNSURE)
+            graded = replace(
+                graded,
+                grade=replace(graded.grade, verdicts=tuple(verdicts), flags=tuple(flags)),
+                prompt_tokens=graded.prompt_tokens + tokens[0],
+                completion_tokens=graded.completion_tokens + tokens[1],
+            )
+        yield graded
+
+    def setup(self, options: GradeOptions) -> Setup:
+        """What a grade with these options would depend on besides them.
+
+        Raises:
+            UnknownModelError: the adapter is not loaded.
+        """
+        info = self._engine.info
+        template = Template(options.method, options.shots, self._version[options.method])
+        verdicts = options.method == "verdict"
+        adapter = options.adapter or (self._default_adapter if verdicts else None)
+        used = info.adapter(adapter)
+        calibration = options.calibration or self._calibration(template.name, adapter)
+        return Setup(
+            info.model,
+            info.revision,
+            adapter,
+            template.name,
+            calibration if verdicts else None,
+            used.version if used else None,
+        )
+
+    def calibration_for(self, shots: int, adapter: str | None) -> Calibration | None:
+        """The calibration that a grade with these options would use."""
+        template = Template("verdict", shots, self._version["verdict"])
+        return self._calibration(template.name, adapter or self._default_adapter)
+
+    def calibrated_prompts(self, adapter: str) -> list[str]:
+        """The prompt templates that an adapter has a calibration for."""
+        return self._calibrations.prompts(self._engine.info.model, adapter)
+
+    def _calibration(self, prompt: str, adapter: str | None) -> Calibration | None:
+        return self._calibrations.find(self._engine.info.model, adapter, prompt)
+
+    @staticmethod
+    def _bar(calibration: Calibration | None, risk: float | None) -> float:
+        wanted = DEFAULT_RISK if risk is None else risk
+        return 1.0 - wanted if calibration is None else calibration.confidence_for(wanted)
+
+    async def _verdicts(
+        self, question: Question, screening: Screening, options: GradeOptions
+    ) -> Graded:
+        try:
+            return await self._read_verdicts(question, screening, options)
+        except _Swapped:
+            # Once more, with the adapter and calibration that have taken their place.
+            return await self._verdicts(question, screening, options)
+
+    async def _read_verdicts(
+        self, question: Question, screening: Screening, options: GradeOptions
+    ) -> Graded:
+        setup = self.setup(options)
+        adapter, calibration, version = setup.adapter, setup.calibration, setup.adapter_version
+        template = Template("verdict", options.shots, self._version["verdict"])
+        bar = self._bar(calibration, options.risk)
+        shots = options.shots
+        if Flag.EMPTY in screening.flags and not any(c.isalnum() for c in screening.text):
+            # There is nothing a point could be stated with, and nothing for a model to look at.
+            # A lone sign that the reference has too (≤, ∞) is no empty answer.
+            verdicts = tuple(
+                Verdict(point, held=False, probability=0.0) for point in question.points
+            )
+            grade = Grade(question, verdicts, screening.flags)
+            return Graded(
+                grade, template.name, _identity(calibration), adapter, shots, 0, 0, 0, version
+            )
+        fingerprint = _fingerprint(question, shots)
+        prompt = self._class_prompt(question, fingerprint, template, shots).with_answer(
+            screening.text, self._engine.tokenizer
+        )
+        limit = self._engine.info.context - 1
+        if prompt.length > limit:
+            raise PromptTooLong(prompt.length, limit, field="answer")
+
+        async def read() -> Reading:
+            found = await self._engine.read(
+                prompt.ids,
+                prompt.tails,
+                prompt.token_ids,
+                request_id=f"grade-{uuid.uuid4().hex}",
+                adapter=adapter,
+            )
+            # Not a number, or neither of the two possible: a failure, never a guess.
+            if any(isnan(row[0] - row[1]) for row in found.logprobs):
+                raise EngineError("the engine returned no probabilities")
+            if found.adapter not in (None, version):
+                raise _Swapped
+            return found
+
+        key = (fingerprint, template.name, adapter, version, screening.key)
+        reading, known = await self._readings.get(key, read)
+        verdicts = tuple(
+            _verdict(point, row[0] - row[1], calibration, bar)
+            for point, row in zip(question.points, reading.logprobs, strict=True)
+        )
+        flags = list(screening.flags)
+        if any(v.needs_review for v in verdicts):
+            flags.append(Flag.UNSURE)
+        return Graded(
+            Grade(question, verdicts, tuple(flags)),
+            template.name,
+            _identity(calibration),
+            adapter,
+            shots,
+            reading.prompt_tokens,
+            reading.prompt_tokens if known else reading.cached_tokens,
+            adapter_version=version,
+        )
+
+    def _class_prompt(
+        self, question: Question, fingerprint: str, template: Template, shots: int
+    ) -> ClassPrompt:
+        key = (fingerprint, template.name)
+        if key not in self._prompts:
+            self._prompts[key] = class_prompt(
+                question, question.examples[:shots], template, self._engine.tokenizer
+            )
+            while len(self._prompts) > 1024:
+                self._prompts.popitem(last=False)
+        self._prompts.move_to_end(key)
+        return self._prompts[key]
+
+    async def _prose(
+        self, question: Question, screening: Screening, options: GradeOptions
+    ) -> Graded:
+        template = Template("prose", options.shots, self._version["prose"])
+        slots = Slots()
+        variables = {
+            "question": slots.hold(question.text),
+            "full_mark": f"{question.full_mark:g}",
+            "points": [
+                {"id": p.id, "mark": f"{p.mark:g}", "text": slots.hold(p.text)}
+                for p in question.points
+            ],
+            "examples": [
+                {
+                    "answer": slots.hold(e.answer),
+                    "points": [
+                        {
+                            "id": p.id,
+                            "mark": f"{p.mark:g}",
+                            "verdict": e.verdicts[p.id],
+                            "reason": slots.hold(e.reasons.get(p.id) or "as marked by the teacher"),
+                        }
+                        for p in question.points
+                    ],
+                }
+                for e in question.examples[: options.shots]
+            ],
+            "answer": slots.hold(screening.text),
+        }
+        ids = chat_ids(template, variables, slots, self._engine.tokenizer)
+        room = self._engine.info.context - len(ids)
+        wanted = PROSE_TOKENS_PER_POINT * len(question.points) + 64
+        if room < 32 * len(question.points):
+            limit = self._engine.info.context - 32 * len(question.points)
+            raise PromptTooLong(len(ids), limit, field="answer")
+        used = self._engine.info.adapter(options.adapter)
+        generation = await last(
+            self._engine.generate(
+                ids,
+                Sampling(max_tokens=min(wanted, room)),
+                request_id=f"prose-{uuid.uuid4().hex}",
+                adapter=options.adapter,
+            )
+        )
+        text = generation.completions[0].text
+        reading = prose.parse(text, [p.id for p in question.points])
+        verdicts = tuple(
+            Verdict(
+                point,
+                held=(found := reading.verdicts[point.id]).held,
+                outcome=found.outcome,
+                reason=found.reason,
+                needs_review=found.outcome is not Outcome.DECIDED,
+            )
+            for point in question.points
+        )
+        flags = [*screening.flags, *([Flag.FORMAT] if reading.failures else [])]
+        return Graded(
+            Grade(question, verdicts, tuple(flags)),
+            template.name,
+            None,
+            options.adapter,
+            options.shots,
+            generation.prompt_tokens,
+            generation.cached_tokens,
+            generation.completion_tokens,
+            used.version if used else None,
+        )
+
+    async def _explain(
+        self, question: Question, answer: str, verdict: Verdict, bar: float
+    ) -> tuple[Verdict, int, int]:
+        """Evidence and reason for a verdict that stands: `held` cannot change any more."""
+        template = Template("explain", 0, self._version["explain"])
+        slots = Slots()
+        variables = {
+            "question": slots.hold(question.text),
+            "point": slots.hold(verdict.point.text),
+            "held": bool(verdict.held),
+            "answer": slots.hold(answer),
+        }
+        ids = chat_ids(template, variables, slots, self._engine.tokenizer)
+        if verdict.raw is None or len(ids) + EXPLAIN_TOKENS > self._engine.info.context:
+            # The answer is empty, or there is no room for a reason.
+            return verdict, 0, 0
+        generation = await last(
+            self._engine.generate(
+                ids,
+                Sampling(max_tokens=EXPLAIN_TOKENS),
+                request_id=f"explain-{uuid.uuid4().hex}",
+                schema=EXPLANATION,
+            )
+        )
+        quote, reason = _explanation(generation.completions[0].text)
+        found = evidence.locate(quote, answer) if verdict.held and quote else None
+        probability = verdict.probability
+        if verdict.held and found is None and probability is not None:
+            # Nothing in the answer could be pointed at: half as far from a coin flip as before.
+            probability = 0.5 + (probability - 0.5) / 2
+        explained = replace(
+            verdict,
+            evidence=found,
+            reason=reason or None,
+            probability=probability,
+            needs_review=verdict.needs_review
+            or (probability is not None and max(probability, 1 - probability) < bar),
+        )
+        return explained, generation.prompt_tokens, generation.completion_tokens
+
+
+class _Swapped(Exception):
+    """Another adapter took the name between looking for it and reading with it."""
+
+
+def _verdict(point: Point, odds: float, calibration: Calibration | None, bar: float) -> Verdict:
+    probability = (calibration or _PLAIN).probability(odds)
+    return Verdict(
+        point,
+        held=probability >= 0.5,
+        probability=probability,
+        raw=odds,
+        needs_review=max(probability, 1 - probability) < bar,
+    )
+
+
+_PLAIN = Calibration(model="", prompt="")
+
+
+def _identity(calibration: Calibration | None) -> str | None:
+    return calibration.identity if calibration else None
+
+
+def _fingerprint(question: Question, shots: int) -> str:
+    """A hash of everything about a question that the model sees."""
+    seen = [
+        question.text,
+        question.reference,
+        [[p.id, p.mark, p.cases] for p in question.points],
+        [[e.answer, sorted(e.verdicts.items())] for e in question.examples[:shots]],
+    ]
+    text = json.dumps(seen, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _explanation(text: str) -> tuple[str, str]:
+    """Quote and reason from a reply that follows the schema, or was cut off in the middle of it."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return "", ""
+    if not isinstance(data, dict):
+        return "", ""
+    return str(data.get("quote", "")).strip(), " ".join(str(data.get("reason", "")).split())

@@ -1,0 +1,1 @@
+"""The worker that grades classes in the background, and its results as files."""

@@ -1,0 +1,1 @@
+"""Arithmetic of marks, without an engine: probabilities, which mark stands, a class in numbers."""

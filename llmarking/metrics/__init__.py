@@ -1,0 +1,1 @@
+"""Agreement, baselines and intervals: plain numbers from arrays, and nothing else."""

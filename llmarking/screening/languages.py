@@ -1,0 +1,82 @@
+"""Whether an answer is in another language than its question."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from llmarking.domain import Question
+from llmarking.screening.normalising import fold
+
+_SCRIPTS = (
+    ("Latin", re.compile("[A-Za-zÀ-ɏ]")),
+    ("Han", re.compile("[\u3400-\u9fff\uf900-\ufaff]")),
+    ("Kana", re.compile("[\u3040-\u30ff]")),
+    ("Hangul", re.compile("[\uac00-\ud7af\u1100-\u11ff]")),
+    ("Cyrillic", re.compile("[\u0400-\u052f]")),
+    ("Arabic", re.compile("[\u0600-\u06ff\u0750-\u077f]")),
+    ("Hebrew", re.compile("[\u0590-\u05ff]")),
+    ("Greek", re.compile("[\u0370-\u03ff]")),
+    ("Indic", re.compile("[\u0900-\u0dff]")),
+    ("Thai", re.compile("[\u0e00-\u0eff]")),
+)
+# Function words of European languages, few of them shared.
+_LANGUAGES = {
+    name: frozenset(fold(words).split())
+    for name, words in {
+        "English": "the of and is are to it that which with by from this they because was when",
+        "Spanish": "el los las que del por una con para como más se es son porque cuando su al lo",
+        "French": "le les des et est une dans qui que pour sur avec par sont parce il elle du au",
+        "German": "der die das und ist nicht ein eine den dem mit von auf wird weil zu sich wenn",
+        "Italian": "il che della per una con sono perché gli nel alla di è non si quando più dei",
+        "Portuguese": "os que do da em um uma para com não por mais são porque quando ao dos na se",
+        "Dutch": "de het een van en is niet dat met voor op zijn omdat wordt als te door bij aan",
+    }.items()
+}
+_LATIN_PROSE = frozenset(
+    "the a of and is are to in that it which for as with this on be by an or "
+    "el la de que y los en una le les des et est un une der die das und ist ein den mit von".split()
+)
+
+
+def foreign_language(text: str, question: Question) -> str | None:
+    """The script or language of an answer that is in none of those of its question."""
+    if script := _foreign_script(text, question):
+        return f"{script} script"
+    answer, known = _language(text), _language(f"{question.text} {question.reference}")
+    return answer if answer and known and answer != known else None
+
+
+def _language(text: str) -> str | None:
+    """The European language whose function words stand out in a text, if one does."""
+    words = Counter(re.findall(r"[^\W\d_]+", fold(text)))
+    scores = {name: sum(words[word] for word in of) for name, of in _LANGUAGES.items()}
+    (best, most), (_, second) = Counter(scores).most_common(2)
+    return best if most >= 4 and most >= 2 * second and most >= 0.12 * words.total() else None
+
+
+def _foreign_script(text: str, question: Question) -> str | None:
+    shares = _shares(text)
+    if not shares or len(re.findall(r"[^\W_]", text)) < 4:
+        return None
+    script, share = max(shares.items(), key=lambda item: item[1])
+    known = _shares(f"{question.text} {question.reference}")
+    if share < 0.6 or not known or known.get(script, 0.0) >= 0.1:
+        return None
+    if script == "Latin":
+        # Code, formulas and names are Latin in every language; sentences are not.
+        words = re.findall(r"[^\W_]+", fold(text))
+        prose = sum(word in _LATIN_PROSE for word in words)
+        if len(words) < 6 or prose < 2 or prose < 0.12 * len(words):
+            return None
+    if script == "Greek" and len(re.findall(r"[^\W_]+", text)) < 4:
+        return None
+    return script
+
+
+def _shares(text: str) -> dict[str, float]:
+    counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS}
+    # An ideograph says about as much as three letters.
+    counts["Han"] *= 3
+    total = sum(counts.values())
+    return {name: count / total for name, count in counts.items() if count} if total else {}

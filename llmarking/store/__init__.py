@@ -1,0 +1,1 @@
+"""The database of courses, answers, jobs and marks: functions of a transaction, and its tables."""

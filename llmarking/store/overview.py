@@ -1,0 +1,155 @@
+"""Courses: listed, changed, and read whole for a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from llmarking.marks.calibration import Calibration, Calibrations
+from llmarking.marks.summaries import Marked
+from llmarking.store.courses import log_event, require_course
+from llmarking.store.review import Listed, held, listed
+from llmarking.store.schema import (
+    answers,
+    contests,
+    course_calibrations,
+    courses,
+    events,
+    jobs,
+    marks,
+    questions,
+    storable,
+)
+
+Row = sa.RowMapping
+
+
+def change(tx: sa.Connection, course_id: str, fields: Mapping[str, Any], actor: str) -> None:
+    """Set some columns of a course.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    require_course(tx, course_id)
+    if fields:
+        values = dict(fields)
+        if "name" in values:
+            values["name"] = storable(values["name"])
+        tx.execute(sa.update(courses).where(courses.c.id == course_id).values(**values))
+        log_event(tx, course_id, actor, "course.changed", details={"fields": sorted(fields)})
+
+
+def overview(tx: sa.Connection, course_id: str | None = None) -> list[dict[str, Any]]:
+    """Courses with their counts, the latest first; or one of them.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    if course_id is not None:
+        require_course(tx, course_id)
+    counted = {
+        "questions": sa.select(sa.func.count(sa.distinct(questions.c.code))).where(
+            questions.c.course_id == courses.c.id, questions.c.active
+        ),
+        "answers": sa.select(sa.func.count()).where(answers.c.course_id == courses.c.id),
+        "decided": sa.select(sa.func.count())
+        .select_from(answers.join(marks, marks.c.id == answers.c.current_mark_id))
+        .where(answers.c.course_id == courses.c.id, marks.c.kind == "human"),
+        "contested": sa.select(sa.func.count(sa.distinct(answers.c.id)))
+        .select_from(answers.join(contests, contests.c.answer_id == answers.c.id))
+        .where(answers.c.course_id == courses.c.id, contests.c.state == "open"),
+        "last_event": sa.select(sa.func.max(events.c.at)).where(events.c.course_id == courses.c.id),
+        "last_job": sa.select(sa.func.max(jobs.c.created_at)).where(
+            jobs.c.course_id == courses.c.id
+        ),
+    }
+    query = sa.select(
+        courses,
+        *(q.correlate(courses).scalar_subquery().label(name) for name, q in counted.items()),
+    ).order_by(courses.c.created_at.desc(), courses.c.id)
+    if course_id is not None:
+        query = query.where(courses.c.id == course_id)
+    rows = []
+    for row in tx.execute(query).mappings():
+        fields = dict(row)
+        times = (row["created_at"], fields.pop("last_event"), fields.pop("last_job"))
+        fields["last_used"] = max(at for at in times if at is not None)
+        rows.append(fields)
+    return rows
+
+
+def marked(tx: sa.Connection, course_id: str) -> tuple[int, list[Marked]]:
+    """What a summary counts: how many answers there are, and those that have a mark.
+
+    Raises:
+        NotFound: there is no such course.
+    """
+    require_course(tx, course_id)
+    ids = list(
+        tx.scalars(
+            sa.select(answers.c.id)
+            .where(answers.c.course_id == course_id)
+            .order_by(answers.c.position)
+        )
+    )
+    rows = [marked_of(each) for each in listed(tx, ids) if each.mark is not None]
+    return len(ids), rows
+
+
+def marked_of(each: Listed) -> Marked:
+    """An answer that has a mark, as a summary looks at it."""
+    mark, model = each.mark, each.model
+    assert mark is not None
+    state = each.state
+    assert state != "waiting"
+    return Marked(
+        code=each.answer["question_code"],
+        mark=mark["mark"],
+        full_mark=mark["full_mark"],
+        state=state,
+        flags=mark["flags"],
+        confidence=mark["confidence"],
+        needs_review=mark["needs_review"],
+        held=held(mark),
+        model={} if model is None or model["question_id"] != mark["question_id"] else held(model),
+        calibration=mark["calibration"],
+    )
+
+
+def calibrations(tx: sa.Connection, course_id: str) -> dict[str | None, Calibration | None]:
+    """The calibrations behind the marks of a course, by their identity; None where unknown."""
+    columns = (marks.c.model, marks.c.adapter, marks.c.prompt_version, marks.c.calibration)
+    query = (
+        sa.select(*columns)
+        .distinct()
+        .join(answers, answers.c.id == marks.c.answer_id)
+        .where(answers.c.course_id == course_id, marks.c.kind == "model")
+    )
+    own = {
+        row.identity: calibration_of(row)
+        for row in tx.execute(
+            sa.select(course_calibrations).where(course_calibrations.c.course_id == course_id)
+        )
+    }
+    shipped = Calibrations()
+    found: dict[str | None, Calibration | None] = {None: None}
+    for model, adapter, prompt, identity in tx.execute(query):
+        came = shipped.find(model, adapter, prompt)
+        found[identity] = came if came and came.identity == identity else own.get(identity)
+    return found
+
+
+def calibration_of(row: sa.Row[Any]) -> Calibration:
+    """A calibration of a course's own."""
+    return Calibration(
+        model=row.model,
+        prompt=row.prompt,
+        adapter=row.adapter,
+        slope=row.slope,
+        offset=row.offset,
+        risk_table=tuple((float(c), float(r)) for c, r in row.risk_table),
+        verdicts=row.verdicts,
+        data=("confirmed in the course",),
+    )

@@ -1,0 +1,254 @@
+"""The file again, with marks and feedback where they belong and every other cell as it came.
+
+What a person wrote is not written over unless asked. Text of ours that a spreadsheet would run as a
+formula gets an apostrophe in front; numbers stay numbers.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmarking.datasets.contents import number
+from llmarking.datasets.tables import comparable
+from llmarking.errors import DataError
+from llmarking.tables import csv_files, names, xlsx
+from llmarking.tables.columns import FILLED_ONLY, Columns, Item, Kind, Upload, check_cells
+from llmarking.tables.grid import Changes, Row, SheetForm, TextForm
+
+Place = tuple[int, int]
+
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:[eE][+-]?\d+)?%?")
+
+
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """What is written for an answer. A verdict of None is one that could not be read."""
+
+    mark: float
+    full_mark: float
+    verdicts: Mapping[int, bool | None]
+    feedback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the mark and the feedback of an item go, in words."""
+
+    key: str
+    mark: str
+    feedback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The file that is given back, under a name, and what a teacher should know about it."""
+
+    data: bytes
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """The columns of an item: a place among those of the file, or the title of a new one."""
+
+    mark: int | str
+    feedback: int | str | None
+
+
+def targets(upload: Upload, columns: Columns) -> tuple[Target, ...]:
+    """Where `export` would write, for each item."""
+
+    def said(target: int | str | None) -> str:
+        if target is None:
+            return "not written: the platform takes none"
+        return f"{target} (added)" if isinstance(target, str) else f"column {upload.title(target)}"
+
+    return tuple(
+        Target(item.key, said(slot.mark), said(slot.feedback))
+        for item, slot in zip(columns.items, _slots(upload, columns), strict=True)
+    )
+
+
+def export(
+    upload: Upload, columns: Columns, marks: Mapping[Place, Marking], *, overwrite: bool = False
+) -> Export:
+    """Write marks by (number of the row, number of the item), as answers carry them in `place`.
+
+    Args:
+        overwrite: also replace numbers that a person wrote into a file of a platform.
+
+    Raises:
+        DataError: a mark has no place in the file, or would go into a formula or a merged cell.
+    """
+    check_cells(upload, columns)
+    slots = _slots(upload, columns)
+    rows = dict(upload.body)
+    cells: dict[Place, str | float] = {}
+    added: dict[str, dict[int, str | float]] = {
+        title: {}
+        for slot in slots
+        for title in (slot.mark, slot.feedback)
+        if isinstance(title, str)
+    }
+    original = [_is_original(upload, slot) for slot in slots]
+    kept: list[str] = []
+    unscaled: list[str] = []
+    for (at, index), given in sorted(marks.items()):
+        if at not in rows or not 0 <= index < len(slots):
+            raise DataError(f"has no place for a mark in row {at}, item {index}", file=upload.file)
+        row, item, slot = rows[at], columns.items[index], slots[index]
+        value = _original(given) if original[index] else _value(upload, row, item, given)
+        if value is None:
+            unscaled.append(str(row.line))
+            continue
+        comment = _safe(given.feedback)
+        if upload.kind is Kind.MOODLE_WORKSHEET:
+            comment = html.escape(comment, quote=False)  # Moodle reads comments as HTML
+        if isinstance(slot.mark, int) and not _free(row[slot.mark], overwrite=overwrite):
+            kept.append(str(row.line))
+            continue  # our words would be about another mark
+        for target, text in ((slot.mark, value), (slot.feedback, comment)):
+            if target is None or text == "":
+                continue
+            if isinstance(target, str):
+                added[target][at] = text
+            elif _free(row[target], overwrite=overwrite):
+                cells[at, target] = text
+            else:
+                kept.append(str(row.line))
+    changes = Changes(cells, tuple(added.items()) if marks else ())
+    notes = [*_notes(upload, kept, unscaled)]
+    return Export(_write(upload, changes), _name(upload.file), tuple(notes))
+
+
+def by_student(
+    upload: Upload, columns: Columns, marks: Mapping[tuple[str, int], Marking]
+) -> dict[Place, Marking]:
+    """Marks by student and item as marks by place, to fill a gradebook that holds no answers.
+
+    Students go by any id that the file has, or by name. Those whom it lacks are not in the result.
+
+    Raises:
+        DataError: an id that is asked for stands in two rows.
+    """
+    titles = upload.headers
+    ids = sorted({*names.found(titles, names.STUDENT), *filter(None, [columns.student])})
+    rows: dict[str, int] = {}
+    doubled: dict[str, Row] = {}
+    for at, row in upload.body:
+        own = {row[place].strip().casefold() for place in ids}
+        own.add(" ".join(row[place].strip() for place in columns.names).casefold())
+        for student in own - {""}:
+            if student in rows:
+                doubled[student] = row
+            rows.setdefault(student, at)
+    found = {}
+    for (student, item), given in marks.items():
+        name = student.strip().casefold()
+        if name in doubled:
+            raise upload.fault("stands in two rows under one id or name", doubled[name], ids[0])
+        if name in rows:
+            found[rows[name], item] = given
+    return found
+
+
+def _slots(upload: Upload, columns: Columns) -> list[_Slot]:
+    taken = set(upload.headers)
+    slots = []
+    for item in columns.items:
+        if upload.kind in FILLED_ONLY:
+            if item.mark is None:
+                raise upload.missing("grade", "is missing: no column is taken for the mark")
+            slots.append(_Slot(item.mark, item.feedback))
+            continue
+        about = f", {item.key}" if len(columns.items) > 1 else ""
+        targets: list[int | str] = []
+        for what, place in (("mark", item.mark), ("feedback", item.feedback)):
+            if place is not None and not any(row[place].strip() for _, row in upload.body):
+                targets.append(place)
+                continue
+            title = next(t for t in _numbered(f"LLMarking {what}{about}") if t not in taken)
+            taken.add(title)
+            targets.append(title)
+        slots.append(_Slot(*targets))
+    return slots
+
+
+def _numbered(title: str) -> Iterator[str]:
+    yield title
+    for n in range(2, 10_000):
+        yield f"{title} {n}"
+
+
+def _is_original(upload: Upload, slot: _Slot) -> bool:
+    return isinstance(slot.mark, int) and comparable(upload.title(slot.mark)) == "manualscore"
+
+
+def _original(given: Marking) -> str:
+    """A mark with its verdicts, as the original writes it."""
+    verdicts = ",".join(f"<Point{i}:{held is True}>" for i, held in given.verdicts.items())
+    return f'{given.mark:g}/{given.full_mark:g} points\n"{verdicts}"'
+
+
+def _value(upload: Upload, row: Row, item: Item, given: Marking) -> str | float | None:
+    """The mark as the file writes marks; None where the file has another scale than numbers."""
+    mark = round(given.mark, 6)
+    if upload.kind in FILLED_ONLY:
+        most = item.worth
+        if item.full_mark is not None:
+            most = number(row[item.full_mark])
+            if most is None:
+                return None
+        if most and given.full_mark and most != given.full_mark:
+            mark = round(given.mark / given.full_mark * most, 2)
+    if isinstance(upload.grid.form, SheetForm):
+        return int(mark) if float(mark).is_integer() else mark
+    return f"{mark:.10g}".replace(".", upload.decimal)
+
+
+def _free(cell: str, *, overwrite: bool) -> bool:
+    """Whether a cell may be written: it is empty, or a number that the teacher gave up."""
+    text = cell.strip()
+    return text in names.NOTHING or (overwrite and text not in ("EX", "N/A"))
+
+
+def _safe(text: str) -> str:
+    """The text with an apostrophe where a spreadsheet would take it for a formula."""
+    if text.lstrip(" ").startswith(_FORMULA) and not _NUMBER.fullmatch(text.strip()):
+        return "'" + text
+    return text
+
+
+def _notes(upload: Upload, kept: list[str], unscaled: list[str]) -> Iterator[str]:
+    if kept:
+        lines = listed_lines(kept)
+        yield f"what a person had written was kept: line {lines}"
+    if unscaled:
+        lines = listed_lines(unscaled)
+        yield f"the platform grades line {lines} by a scale of words, which is left to you"
+
+
+def listed_lines(lines: list[str]) -> str:
+    """The first lines of many, each once."""
+    unique = list(dict.fromkeys(lines))
+    return ", ".join(unique[:12]) + (" …" if unique[12:] else "")
+
+
+def _write(upload: Upload, changes: Changes) -> bytes:
+    form = upload.grid.form
+    if isinstance(form, TextForm):
+        return csv_files.write(upload.grid, form, upload.header, changes)
+    if not changes:
+        return form.data
+    return xlsx.write(upload.grid, form, upload.header, changes)
+
+
+def _name(file: str) -> str:
+    path = Path(file)
+    return f"{path.stem}_graded{path.suffix}"

@@ -1,0 +1,81 @@
+"""What every part of the teacher's pages needs of a visit: the server, the language, and errors.
+
+The only place that turns what the package raises into what gradio shows.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from html import escape
+from typing import ParamSpec, TypeVar
+
+import gradio as gr
+from starlette.requests import HTTPConnection
+
+from llmarking.client import AsyncClient
+from llmarking.errors import LLMarkingError
+from llmarking.protocol.problems import type_and_place
+from llmarking.ui.login import Sessions
+from llmarking.ui.texts import Language, language_of, say
+
+log = logging.getLogger("llmarking.ui")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Desk:
+    """Shared by all pages; knows who is asking."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def client(self, request: gr.Request) -> AsyncClient:
+        """The client with this visitor's key.
+
+        Raises:
+            gr.Error: the login has run out.
+        """
+        client = self._sessions.client(_visit(request))
+        if client is None:
+            raise gr.Error(say(self.language(request), "login"), print_exception=False)
+        return client
+
+    def language(self, request: gr.Request) -> Language:
+        """What the browser asks for."""
+        return language_of(_visit(request).headers.get("accept-language"))
+
+
+def _visit(request: gr.Request) -> HTTPConnection:
+    assert request.request is not None, "only browsers call these functions"
+    return request.request
+
+
+def told(handler: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """A handler whose errors are shown to the teacher and leave no trace in the log."""
+
+    @functools.wraps(handler)
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await handler(*args, **kwargs)
+        except LLMarkingError as error:
+            # gradio shows the text as HTML; it may quote a cell of the teacher's file.
+            raise gr.Error(escape(str(error)), print_exception=False) from None
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise _failure(handler.__qualname__, error) from None
+
+    return wrapped
+
+
+def _failure(where: str, error: Exception) -> gr.Error:
+    # What an exception says may be what a student wrote: the log holds type and place.
+    log.error("%s failed: %s", where, type_and_place(error))
+    return gr.Error("internal error", print_exception=False)
+
+
+def note(text: str, kind: str = "note") -> str:
+    """A sentence with a coloured edge: good, note or problem."""
+    return f'<p class="lm-{kind}">{escape(text)}</p>'

@@ -1,0 +1,53 @@
+"""What the teacher's pages say, in English and Chinese.
+
+Labels go through gradio's translation in the browser; sentences with numbers are made here, in the
+language that the browser asks for.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+
+TEXTS: Mapping[str, Mapping[Language, str]] = tomllib.loads(
+    (Path(__file__).parent / "texts.toml").read_text(encoding="utf-8")
+)
+
+
+def say(language: Language, key: str, **values: object) -> str:
+    """The sentence of that name, its places filled in."""
+    return TEXTS[key][language].format(**values)
+
+
+def language_of(accepted: str | None) -> Language:
+    """The language that an Accept-Language header asks for first, of those we have."""
+    weights: dict[Language, float] = {}
+    for part in (accepted or "").split(","):
+        tag, _, rest = part.strip().partition(";")
+        weight = re.fullmatch(r"\s*q=([01](?:\.\d{1,3})?)\s*", rest)
+        for ours in LANGUAGES:
+            if tag.lower().split("-")[0] == ours:
+                weights.setdefault(ours, float(weight[1]) if weight else 1.0)
+    return max(weights, key=lambda ours: weights[ours], default="en")
+
+
+def translations() -> dict[str, dict[str, str]]:
+    """All texts by language tag, as gradio's translation takes them."""
+    chinese = {key: texts["zh"] for key, texts in TEXTS.items()}
+    english = {key: texts["en"] for key, texts in TEXTS.items()}
+    return {"en": english, "zh": chinese, "zh-CN": chinese, "zh-TW": chinese}
+
+
+def duration(seconds: float, language: Language) -> str:
+    """A rough time for people."""
+    if seconds < 90:
+        return say(language, "seconds", n=max(1, round(seconds)))
+    if seconds < 5400:
+        return say(language, "minutes", n=round(seconds / 60))
+    return say(language, "hours", n=f"{seconds / 3600:.1f}")
