@@ -14,7 +14,7 @@ from llmarking.marks.summaries import (
     agreement,
     difficulty,
     histogram,
-    to_read,
+    reading,
     unsettled,
 )
 
@@ -98,9 +98,9 @@ def test_what_is_left_to_read() -> None:
     settled = marked(confidence=0.6, state=State.CONFIRMED)
     other = marked(confidence=0.7, calibration="strict")
     rows = [sure, unsure, flagged, settled, other]
-    assert to_read(rows, lambda calibration: 0.9) == 3
-    assert to_read(rows, lambda calibration: 0.6) == 1
-    assert to_read(rows, lambda calibration: 0.99 if calibration else 0.6) == 2
+    assert reading(rows)(lambda calibration: 0.9) == 3
+    assert reading(rows)(lambda calibration: 0.6) == 1
+    assert reading(rows)(lambda calibration: 0.99 if calibration else 0.6) == 2
 
 
 def test_without_probabilities_a_mark_speaks_for_itself() -> None:

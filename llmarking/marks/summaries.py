@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,19 +152,41 @@ def _kappa(pairs: Counter[tuple[bool | None, bool | None]]) -> float | None:
     return (total * agree - by_chance) / (total**2 - by_chance)
 
 
-def to_read(marked: Iterable[Marked], bar: Callable[[str | None], float]) -> int:
-    """How many undecided answers a teacher is left to read.
+def reading(marked: Iterable[Marked]) -> Callable[[Callable[[str | None], float]], int]:
+    """How many undecided answers a teacher is left to read, as a function of how sure is enough.
 
-    Args:
-        bar: how sure a verdict must be to go unseen, by the calibration behind it.
+    The answers are sorted here once, so that asking for many risks costs little.
+
+    Returns:
+        a function that takes how sure a verdict must be to go unseen, by the calibration behind it.
     """
-    return sum(
-        each.state is State.PROPOSED and unsettled(each, bar(each.calibration)) for each in marked
-    )
+    at_any_rate = 0
+    confidences: dict[str | None, list[float]] = {}
+    for each in marked:
+        if each.state is not State.PROPOSED:
+            continue
+        if _wants_reading(each):
+            at_any_rate += 1
+        elif each.confidence is not None:
+            confidences.setdefault(each.calibration, []).append(each.confidence)
+    for found in confidences.values():
+        found.sort()
+
+    def to_read(bar: Callable[[str | None], float]) -> int:
+        return at_any_rate + sum(
+            bisect_left(found, bar(identity)) for identity, found in confidences.items()
+        )
+
+    return to_read
 
 
 def unsettled(each: Marked, bar: float) -> bool:
     """Whether an answer should be read: for a flag, or for a verdict less sure than `bar`."""
+    return _wants_reading(each) or (each.confidence is not None and each.confidence < bar)
+
+
+def _wants_reading(each: Marked) -> bool:
+    """Whether an answer should be read however sure its verdicts are."""
     if any(flag != Flag.UNSURE for flag in each.flags):
         return True
-    return each.needs_review if each.confidence is None else each.confidence < bar
+    return each.confidence is None and each.needs_review

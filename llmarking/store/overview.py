@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from llmarking.marks.calibration import Calibration, Calibrations
+from llmarking.marks.decisions import state
 from llmarking.marks.summaries import Marked
 from llmarking.store.courses import log_event, require_course
-from llmarking.store.review import Listed, held, listed
+from llmarking.store.review import Listed, held, model_marks
 from llmarking.store.schema import (
     answers,
     contests,
@@ -83,37 +84,64 @@ def overview(tx: sa.Connection, course_id: str | None = None) -> list[dict[str, 
 def marked(tx: sa.Connection, course_id: str) -> tuple[int, list[Marked]]:
     """What a summary counts: how many answers there are, and those that have a mark.
 
+    Reads the columns that are counted and no others: a class may have thousands of answers.
+
     Raises:
         NotFound: there is no such course.
     """
     require_course(tx, course_id)
-    ids = list(
-        tx.scalars(
-            sa.select(answers.c.id)
-            .where(answers.c.course_id == course_id)
-            .order_by(answers.c.position)
-        )
+    total = tx.scalar(
+        sa.select(sa.func.count()).select_from(answers).where(answers.c.course_id == course_id)
     )
-    rows = [marked_of(each) for each in listed(tx, ids) if each.mark is not None]
-    return len(ids), rows
+    query = (
+        sa.select(answers.c.id, answers.c.question_code, *_COUNTED)
+        .join(marks, marks.c.id == answers.c.current_mark_id)
+        .where(answers.c.course_id == course_id)
+        .order_by(answers.c.position)
+    )
+    rows = tx.execute(query).mappings().all()
+    beneath = model_marks(tx, [row["id"] for row in rows if row["kind"] != "model"])
+    return int(total or 0), [
+        _marked(
+            row["question_code"], row, row if row["kind"] == "model" else beneath.get(row["id"])
+        )
+        for row in rows
+    ]
+
+
+_COUNTED = (
+    marks.c.kind,
+    marks.c.question_id,
+    marks.c.mark,
+    marks.c.full_mark,
+    marks.c.verdicts,
+    marks.c.flags,
+    marks.c.confidence,
+    marks.c.needs_review,
+    marks.c.calibration,
+)
 
 
 def marked_of(each: Listed) -> Marked:
     """An answer that has a mark, as a summary looks at it."""
-    mark, model = each.mark, each.model
-    assert mark is not None
-    state = each.state
-    assert state != "waiting"
+    assert each.mark is not None
+    return _marked(each.answer["question_code"], each.mark, each.model)
+
+
+def _marked(code: str, mark: Row, model: Row | None) -> Marked:
+    given = held(mark)
+    by_model = given if model is mark else None if model is None else held(model)
+    same_question = model is not None and model["question_id"] == mark["question_id"]
     return Marked(
-        code=each.answer["question_code"],
+        code=code,
         mark=mark["mark"],
         full_mark=mark["full_mark"],
-        state=state,
+        state=state(given if mark["kind"] == "human" else None, by_model),
         flags=mark["flags"],
         confidence=mark["confidence"],
         needs_review=mark["needs_review"],
-        held=held(mark),
-        model={} if model is None or model["question_id"] != mark["question_id"] else held(model),
+        held=given,
+        model=by_model if by_model is not None and same_question else {},
         calibration=mark["calibration"],
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -194,6 +195,7 @@ def _summary(
             flags[flag] = flags.get(flag, 0) + 1
     bins = summaries.histogram(marked)
     agreed = summaries.agreement(marked)
+    to_read = summaries.reading(marked)
     return Summary(
         answers=total,
         states=states,
@@ -217,20 +219,19 @@ def _summary(
             verdicts=agreed.verdicts, agree=agreed.agree, kappa=agreed.kappa
         ),
         review=[
-            Load(risk=each, answers=_load(marked, known, each))
+            Load(risk=each, answers=to_read(_bar(known, each)))
             for each in sorted({*summaries.RISKS, risk})
         ],
     )
 
 
-def _load(
-    marked: list[summaries.Marked], known: dict[str | None, Calibration | None], risk: float
-) -> int:
+def _bar(known: dict[str | None, Calibration | None], risk: float) -> Callable[[str | None], float]:
+    """How sure a verdict must be to go unseen, by the calibration behind it."""
     bars = {
         identity: 1.0 - risk if found is None else found.confidence_for(risk)
         for identity, found in known.items()
     }
-    return summaries.to_read(marked, lambda identity: bars.get(identity, 1.0 - risk))
+    return lambda identity: bars.get(identity, 1.0 - risk)
 
 
 def _course(request: Request, row: dict[str, Any]) -> Course:
