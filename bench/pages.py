@@ -6,7 +6,7 @@ lets visits look at it as an open page does: once every 1.5 seconds, the table f
 something has changed. What is timed is the reply to each look, at the address of the pages.
 
     python bench/pages.py                        1 and then 20 pages, 20 seconds each
-    python bench/pages.py --pages 50 --answers 10000
+    python bench/pages.py --pages 50 --answers 20000
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pages", type=int, default=20)
-    parser.add_argument("--answers", type=int, default=5000)
+    parser.add_argument("--answers", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args(arguments)
     rows = {}

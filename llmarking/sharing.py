@@ -9,10 +9,15 @@ from typing import Any
 
 
 class Shared:
-    """Runs the same work once, for all who ask while it runs or while its result is remembered."""
+    """Runs the same work once, for all who ask while it runs or while its result is remembered.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    Args:
+        size: results remembered at most.
+        seconds: how long each is remembered; None for as long as there is room.
+    """
+
+    def __init__(self, size: int, seconds: float | None = None) -> None:
+        self._size, self._seconds = size, seconds
         self._done: OrderedDict[Hashable, Any] = OrderedDict()
         self._running: dict[Hashable, tuple[asyncio.Task[Any], list[int]]] = {}
 
@@ -50,6 +55,12 @@ class Shared:
             del self._running[key]
         if task.cancelled() or task.exception() is not None:
             return
-        self._done[key] = task.result()
+        result = self._done[key] = task.result()
         while len(self._done) > self._size:
             self._done.popitem(last=False)
+        if self._seconds is not None:
+            task.get_loop().call_later(self._seconds, self._expire, key, result)
+
+    def _expire(self, key: Hashable, result: Any) -> None:
+        if key in self._done and self._done[key] is result:
+            del self._done[key]

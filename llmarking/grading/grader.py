@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from itertools import count
 from math import isnan
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ from llmarking.screening.screen import Screening, screen
 from llmarking.sharing import Shared
 
 DEFAULT_RISK = 0.05
+_NUMBERS = count()
 PROSE_TOKENS_PER_POINT = 96
 EXPLAIN_TOKENS = 160
 EXPLANATION: dict[str, Any] = {
@@ -286,7 +287,7 @@ class Grader:
                 prompt.ids,
                 prompt.tails,
                 prompt.token_ids,
-                request_id=f"grade-{uuid.uuid4().hex}",
+                request_id=_request_id("grade"),
                 adapter=adapter,
             )
             # Not a number, or neither of the two possible: a failure, never a guess.
@@ -369,7 +370,7 @@ class Grader:
             self._engine.generate(
                 ids,
                 Sampling(max_tokens=min(wanted, room)),
-                request_id=f"prose-{uuid.uuid4().hex}",
+                request_id=_request_id("prose"),
                 adapter=options.adapter,
             )
         )
@@ -418,7 +419,7 @@ class Grader:
             self._engine.generate(
                 ids,
                 Sampling(max_tokens=EXPLAIN_TOKENS),
-                request_id=f"explain-{uuid.uuid4().hex}",
+                request_id=_request_id("explain"),
                 schema=EXPLANATION,
             )
         )
@@ -459,6 +460,11 @@ _PLAIN = Calibration(model="", prompt="")
 
 def _identity(calibration: Calibration | None) -> str | None:
     return calibration.identity if calibration else None
+
+
+def _request_id(kind: str) -> str:
+    """A name for the engine. Counted, not random: that is a call of the system for every answer."""
+    return f"{kind}-{next(_NUMBERS)}"
 
 
 def _fingerprint(question: Question, shots: int) -> str:

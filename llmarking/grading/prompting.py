@@ -52,6 +52,9 @@ def _environment(folder: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=False,
+        # Files don't change under a server, which has taken their digests; and a look at the file
+        # for every answer gives the interpreter away to another thread each time.
+        auto_reload=False,
     )
 
 

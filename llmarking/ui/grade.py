@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gradio as gr
 
+from llmarking.client import AsyncClient
 from llmarking.protocol.courses import AnswerPage
 from llmarking.protocol.jobs import Job
+from llmarking.sharing import Shared
 from llmarking.ui.charts import progress
 from llmarking.ui.desk import Desk, told
 from llmarking.ui.panel import badges
@@ -23,6 +25,8 @@ from llmarking.ui.texts import Language, duration, say
 PAGE = 50
 EVERY = 1.5  # seconds between two looks at a job that runs
 TABLE_EVERY = 6.0  # seconds between two tables of it
+# For so long, pages that watch the same class make do with one reply of the server.
+SHARED_SECONDS = 1.0
 OVER = ("finished", "cancelled")
 Seen = tuple[tuple[Any, ...], float]
 
@@ -49,15 +53,22 @@ class GradePage:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._jobs: Shared = Shared(64, SHARED_SECONDS)
+        self._pages: Shared = Shared(64, TABLE_EVERY / 2)
 
     async def look(
         self, course: str, offset: int, seen: Seen | None, request: gr.Request
     ) -> list[Any]:
-        """How far it is: progress, four buttons, table, place, what was seen, timer."""
+        """How far it is: progress, four buttons, table, place, what was seen, timer.
+
+        Many pages may look at once, and what they see is the same for all who have the same key.
+        """
         return await self._look(course, offset, seen, request)
 
     async def again(self, course: str, offset: int, request: gr.Request) -> list[Any]:
-        """The same, the table fetched anew in any case."""
+        """The same, everything fetched anew in any case."""
+        self._jobs.forget()
+        self._pages.forget()
         return await self._look(course, offset, None, request)
 
     @told
@@ -65,7 +76,7 @@ class GradePage:
         self, course: str, offset: int, seen: Seen | None, request: gr.Request
     ) -> list[Any]:
         language, client = self._desk.language(request), self._desk.client(request)
-        job = _current(await client.jobs(course)) if course else None
+        job = await self._job(client, course) if course else None
         if job is None:
             hidden = [gr.Button(visible=False) for _ in range(3)]
             said = progress(0, 0, 0, say(language, "no_job"))
@@ -77,7 +88,7 @@ class GradePage:
         due = job.state in OVER or time.monotonic() - since >= TABLE_EVERY
         if now != shown and due:
             shown, since = now, time.monotonic()
-            page = await client.answers(course, order="upload", offset=offset, limit=PAGE)
+            page = await self._page(client, course, offset, over=job.state in OVER)
             table = [results(page, language), _page_of(page, offset, language)]
         running = job.state in ("queued", "running")
         return [
@@ -93,13 +104,30 @@ class GradePage:
             gr.Timer(active=job.state not in OVER),
         ]
 
+    async def _job(self, client: AsyncClient, course: str) -> Job | None:
+        async def ask() -> Job | None:
+            return _current(await client.jobs(course))
+
+        found, _ = await self._jobs.get((client, course), ask)
+        return cast(Job | None, found)
+
+    async def _page(
+        self, client: AsyncClient, course: str, offset: int, *, over: bool
+    ) -> AnswerPage:
+        async def ask() -> AnswerPage:
+            return await client.answers(course, order="upload", offset=offset, limit=PAGE)
+
+        # What was read before the end must not stand for the end.
+        found, _ = await self._pages.get((client, course, offset, over), ask)
+        return cast(AnswerPage, found)
+
     @told
     async def pause(self, course: str, offset: int, request: gr.Request) -> list[Any]:
         """Let the server stop between two answers."""
         client = self._desk.client(request)
         if (job := _current(await client.jobs(course))) is not None:
             await client.pause_job(job.id)
-        return await self._look(course, offset, None, request)
+        return await self.again(course, offset, request)
 
     @told
     async def resume(self, course: str, offset: int, request: gr.Request) -> list[Any]:
@@ -107,7 +135,7 @@ class GradePage:
         client = self._desk.client(request)
         if (job := _current(await client.jobs(course))) is not None:
             await client.resume_job(job.id)
-        return await self._look(course, offset, None, request)
+        return await self.again(course, offset, request)
 
     @told
     async def cancel(self, course: str, offset: int, request: gr.Request) -> list[Any]:
@@ -115,7 +143,7 @@ class GradePage:
         client = self._desk.client(request)
         if (job := _current(await client.jobs(course))) is not None:
             await client.cancel_job(job.id)
-        return await self._look(course, offset, None, request)
+        return await self.again(course, offset, request)
 
     async def earlier(self, course: str, offset: int, request: gr.Request) -> list[Any]:
         """The page of the table before this one: what `again` returns, then the new offset."""
