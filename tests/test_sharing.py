@@ -34,16 +34,7 @@ async def test_all_who_ask_while_it_runs_get_one_result() -> None:
     assert await shared.get("other", work) == (2, False)
 
 
-async def test_a_result_is_remembered_for_as_long_as_was_said() -> None:
-    shared, work = Shared(4, seconds=0.01), Work()
-    work.go.set()
-    assert await shared.get("key", work) == (1, False)
-    while (await shared.get("key", work))[1]:
-        await asyncio.sleep(0.005)
-    assert work.done == 2
-
-
-async def test_what_is_forgotten_is_done_again_and_kept_for_its_own_time(
+async def test_a_result_is_remembered_for_its_own_time_or_until_it_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     timers: list[Callable[[], object]] = []
