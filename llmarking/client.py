@@ -30,6 +30,7 @@ from llmarking.calls.call import (
 )
 from llmarking.calls.courses import AsyncCourseMethods, CourseMethods
 from llmarking.calls.jobs import AsyncJobMethods, JobMethods
+from llmarking.calls.review import AsyncReviewMethods, ReviewMethods
 from llmarking.domain import Message
 from llmarking.errors import ServerUnreachable
 from llmarking.protocol.bodies import GenerateResponse, GradeResponse, ModelCard
@@ -48,7 +49,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Client(JobMethods, CourseMethods):
+class Client(JobMethods, CourseMethods, ReviewMethods):
     """Blocking client; safe to share between threads.
 
     Args:
@@ -175,7 +176,7 @@ class Client(JobMethods, CourseMethods):
             self._sleep(pause)
 
 
-class AsyncClient(AsyncJobMethods, AsyncCourseMethods):
+class AsyncClient(AsyncJobMethods, AsyncCourseMethods, AsyncReviewMethods):
     """`Client` for asyncio: the same methods and arguments.
 
     Use `contextlib.aclosing` around a stream that may be left before its end: it stops the server.

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from llmarking.protocol.bodies import PointResult
-from llmarking.protocol.courses import StudentAnswerResult, StudentResults, WireContest
+from llmarking.protocol.courses import WireContest
+from llmarking.protocol.releases import StudentAnswerResult, StudentResults
 from llmarking.server import student_page
 
 

@@ -1,9 +1,9 @@
-"""What can be asked about courses and a teacher's decisions, and the methods that ask it."""
+"""What can be asked about courses, and the methods of both clients that ask it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlencode
 
 from llmarking.calls.call import (
@@ -18,40 +18,33 @@ from llmarking.calls.call import (
 )
 from llmarking.calls.jobs import Asks, AsksAsync, segment
 from llmarking.protocol.courses import (
-    AnswerDetail,
-    AnswerPage,
     Course,
     CourseQuestion,
     CourseQuestions,
     Courses,
-    Decided,
     Deleted,
-    Order,
-    Refit,
-    RefitApplied,
-    Release,
     Summary,
     Upload,
     Uploads,
-    Which,
-    WireContest,
 )
 
 BINARY = {"Content-Type": "application/octet-stream"}
 
 
-def _get(path: str, kind: type[T], **query: object) -> Call[T]:
+def get(path: str, kind: type[T], **query: object) -> Call[T]:
+    """Ask for a body of this kind; what is None or empty is left out of the query."""
     given = {name: value for name, value in query.items() if value is not None and value != ""}
     ending = f"?{urlencode(given)}" if given else ""
     return Call(path + ending, lambda: Whole(reader(kind)))
 
 
-def _send(path: str, kind: type[T], method: str = "POST", **fields: Any) -> Call[T]:
+def send(path: str, kind: type[T], method: str = "POST", **fields: Any) -> Call[T]:
+    """Send these fields, once, and read a body of this kind."""
     return Call(path, lambda: Whole(reader(kind)), json_body(**fields), method=method, once=True)
 
 
 def create_course(fields: Mapping[str, Any]) -> Call[Course]:
-    return _send("/courses", Course, **fields)
+    return send("/courses", Course, **fields)
 
 
 def courses() -> Call[list[Course]]:
@@ -59,11 +52,11 @@ def courses() -> Call[list[Course]]:
 
 
 def course(course: str) -> Call[Course]:
-    return _get(f"/courses/{segment(course)}", Course)
+    return get(f"/courses/{segment(course)}", Course)
 
 
 def change_course(course: str, fields: Mapping[str, Any]) -> Call[Course]:
-    return _send(f"/courses/{segment(course)}", Course, "PATCH", **fields)
+    return send(f"/courses/{segment(course)}", Course, "PATCH", **fields)
 
 
 def delete_course(course: str) -> Call[Deleted]:
@@ -109,63 +102,8 @@ def upload_bytes(upload: str) -> Call[bytes]:
     return Call(f"/uploads/{segment(upload)}", lambda: Whole(bytes), slow=True)
 
 
-def answers(course: str, **query: object) -> Call[AnswerPage]:
-    return _get(f"/courses/{segment(course)}/answers", AnswerPage, **query)
-
-
-def answer(answer: str) -> Call[AnswerDetail]:
-    return _get(f"/answers/{segment(answer)}", AnswerDetail)
-
-
-def decide(
-    answer: str,
-    verdicts: Mapping[str, bool],
-    expected: int | None,
-    comment: str | None,
-    identical: bool,
-) -> Call[Decided]:
-    path = f"/answers/{segment(answer)}/decision"
-    return _send(
-        path,
-        Decided,
-        verdicts=dict(verdicts),
-        expected_mark_id=expected,
-        comment=comment,
-        apply_to_identical=identical,
-    )
-
-
-def undo(answer: str, expected: int, identical: bool) -> Call[Decided]:
-    path = f"/answers/{segment(answer)}/undo"
-    return _send(path, Decided, expected_mark_id=expected, apply_to_identical=identical)
-
-
 def summary(course: str, risk: float | None) -> Call[Summary]:
-    return _get(f"/courses/{segment(course)}/summary", Summary, risk=risk)
-
-
-def refit(course: str) -> Call[Refit]:
-    return _send(f"/courses/{segment(course)}/calibration", Refit)
-
-
-def end_refit(
-    course: str, calibration: str, how: Literal["apply", "discard"]
-) -> Call[RefitApplied]:
-    path = f"/courses/{segment(course)}/calibration/{segment(calibration)}/{how}"
-    return _send(path, RefitApplied)
-
-
-def release(course: str, renew: bool) -> Call[Release]:
-    return _send(f"/courses/{segment(course)}/release", Release, renew=renew)
-
-
-def revoke(course: str) -> Call[None]:
-    path = f"/courses/{segment(course)}/release"
-    return Call(path, lambda: Whole(lambda data: None), method="DELETE")
-
-
-def decide_contest(contest: str, state: str, comment: str | None) -> Call[WireContest]:
-    return _send(f"/contests/{segment(contest)}", WireContest, state=state, comment=comment)
+    return get(f"/courses/{segment(course)}/summary", Summary, risk=risk)
 
 
 def audit(course: str) -> Call[bytes]:
@@ -173,7 +111,7 @@ def audit(course: str) -> Call[bytes]:
 
 
 class CourseMethods:
-    """Courses, review and release, for the blocking client."""
+    """Courses, their questions and files, for the blocking client."""
 
     def create_course(self: Asks, **fields: Any) -> Course:
         """Make a course: `name`, and if wanted `id`, `retention_days`, `risk`."""
@@ -227,81 +165,9 @@ class CourseMethods:
         """A file as it was sent."""
         return self._one(upload_bytes(upload_id))
 
-    def answers(
-        self: Asks,
-        course_id: str,
-        *,
-        order: Order = "upload",
-        flag: str | None = None,
-        question: str | None = None,
-        state: Which = "all",
-        offset: int = 0,
-        limit: int = 100,
-    ) -> AnswerPage:
-        """A page of answers with the marks that stand."""
-        return self._one(
-            answers(
-                course_id,
-                order=order,
-                flag=flag,
-                question=question,
-                state=state,
-                offset=offset,
-                limit=limit,
-            )
-        )
-
-    def answer(self: Asks, answer_id: str) -> AnswerDetail:
-        """One answer with its question, verdicts, history and objections."""
-        return self._one(answer(answer_id))
-
-    def decide(
-        self: Asks,
-        answer_id: str,
-        verdicts: Mapping[str, bool],
-        *,
-        expected_mark_id: int | None,
-        comment: str | None = None,
-        apply_to_identical: bool = False,
-    ) -> Decided:
-        """Confirm or override a mark; status 409 where another one stands by now."""
-        return self._one(decide(answer_id, verdicts, expected_mark_id, comment, apply_to_identical))
-
-    def undo(
-        self: Asks, answer_id: str, *, expected_mark_id: int, apply_to_identical: bool = False
-    ) -> Decided:
-        """Take a teacher's mark back; the one before it stands again."""
-        return self._one(undo(answer_id, expected_mark_id, apply_to_identical))
-
     def summary(self: Asks, course_id: str, risk: float | None = None) -> Summary:
         """A course in numbers, and what is left to read for a share of errors."""
         return self._one(summary(course_id, risk))
-
-    def refit(self: Asks, course_id: str) -> Refit:
-        """Propose a calibration from what has been confirmed; it changes nothing."""
-        return self._one(refit(course_id))
-
-    def apply_calibration(self: Asks, course_id: str, calibration: str) -> RefitApplied:
-        """Let a proposed calibration count for all answers that nobody has decided."""
-        return self._one(end_refit(course_id, calibration, "apply"))
-
-    def discard_calibration(self: Asks, course_id: str, calibration: str) -> RefitApplied:
-        """Let a proposed calibration go."""
-        return self._one(end_refit(course_id, calibration, "discard"))
-
-    def release(self: Asks, course_id: str, *, renew: bool = False) -> Release:
-        """Make each student a link to their own results; only this reply shows them."""
-        return self._one(release(course_id, renew))
-
-    def revoke(self: Asks, course_id: str) -> None:
-        """Let no link work any more."""
-        self._one(revoke(course_id))
-
-    def decide_contest(
-        self: Asks, contest_id: str, state: Literal["upheld", "changed"], comment: str | None = None
-    ) -> WireContest:
-        """Say what came of a student's objection."""
-        return self._one(decide_contest(contest_id, state, comment))
 
     def audit(self: Asks, course_id: str) -> bytes:
         """All that was done in a course, as JSON lines."""
@@ -363,88 +229,9 @@ class AsyncCourseMethods:
         """See `CourseMethods.upload_bytes`."""
         return await self._one(upload_bytes(upload_id))
 
-    async def answers(
-        self: AsksAsync,
-        course_id: str,
-        *,
-        order: Order = "upload",
-        flag: str | None = None,
-        question: str | None = None,
-        state: Which = "all",
-        offset: int = 0,
-        limit: int = 100,
-    ) -> AnswerPage:
-        """See `CourseMethods.answers`."""
-        return await self._one(
-            answers(
-                course_id,
-                order=order,
-                flag=flag,
-                question=question,
-                state=state,
-                offset=offset,
-                limit=limit,
-            )
-        )
-
-    async def answer(self: AsksAsync, answer_id: str) -> AnswerDetail:
-        """See `CourseMethods.answer`."""
-        return await self._one(answer(answer_id))
-
-    async def decide(
-        self: AsksAsync,
-        answer_id: str,
-        verdicts: Mapping[str, bool],
-        *,
-        expected_mark_id: int | None,
-        comment: str | None = None,
-        apply_to_identical: bool = False,
-    ) -> Decided:
-        """See `CourseMethods.decide`."""
-        return await self._one(
-            decide(answer_id, verdicts, expected_mark_id, comment, apply_to_identical)
-        )
-
-    async def undo(
-        self: AsksAsync, answer_id: str, *, expected_mark_id: int, apply_to_identical: bool = False
-    ) -> Decided:
-        """See `CourseMethods.undo`."""
-        return await self._one(undo(answer_id, expected_mark_id, apply_to_identical))
-
     async def summary(self: AsksAsync, course_id: str, risk: float | None = None) -> Summary:
         """See `CourseMethods.summary`."""
         return await self._one(summary(course_id, risk))
-
-    async def refit(self: AsksAsync, course_id: str) -> Refit:
-        """See `CourseMethods.refit`."""
-        return await self._one(refit(course_id))
-
-    async def apply_calibration(self: AsksAsync, course_id: str, calibration: str) -> RefitApplied:
-        """See `CourseMethods.apply_calibration`."""
-        return await self._one(end_refit(course_id, calibration, "apply"))
-
-    async def discard_calibration(
-        self: AsksAsync, course_id: str, calibration: str
-    ) -> RefitApplied:
-        """See `CourseMethods.discard_calibration`."""
-        return await self._one(end_refit(course_id, calibration, "discard"))
-
-    async def release(self: AsksAsync, course_id: str, *, renew: bool = False) -> Release:
-        """See `CourseMethods.release`."""
-        return await self._one(release(course_id, renew))
-
-    async def revoke(self: AsksAsync, course_id: str) -> None:
-        """See `CourseMethods.revoke`."""
-        await self._one(revoke(course_id))
-
-    async def decide_contest(
-        self: AsksAsync,
-        contest_id: str,
-        state: Literal["upheld", "changed"],
-        comment: str | None = None,
-    ) -> WireContest:
-        """See `CourseMethods.decide_contest`."""
-        return await self._one(decide_contest(contest_id, state, comment))
 
     async def audit(self: AsksAsync, course_id: str) -> bytes:
         """See `CourseMethods.audit`."""

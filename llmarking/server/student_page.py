@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import jinja2
 
-from llmarking.protocol.courses import StudentAnswerResult, StudentResults
+from llmarking.protocol.releases import StudentAnswerResult, StudentResults
 
 LANGUAGES = ("en", "zh")
 

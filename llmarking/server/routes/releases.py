@@ -16,7 +16,10 @@ from pydantic import ValidationError
 
 from llmarking.errors import InputError, LLMarkingError, NotFound
 from llmarking.protocol.bodies import PointResult
-from llmarking.protocol.courses import (
+from llmarking.protocol.courses import WireContest
+from llmarking.protocol.jobs import timestamp
+from llmarking.protocol.problems import problem
+from llmarking.protocol.releases import (
     ContestDecision,
     Link,
     NewContest,
@@ -24,10 +27,7 @@ from llmarking.protocol.courses import (
     ReleaseRequest,
     StudentAnswerResult,
     StudentResults,
-    WireContest,
 )
-from llmarking.protocol.jobs import timestamp
-from llmarking.protocol.problems import problem
 from llmarking.server import apidocs, student_page
 from llmarking.server.routes.review import contest as wire_contest
 from llmarking.server.routes.storing import actor, reading, writing
