@@ -33,9 +33,9 @@ SCRIPT = [sys.executable, "vllm_server.py"]
 # A server whose engine does what the command line can't ask for.
 SPECIAL = """
 import asyncio, sys
-from llmarking import service
 from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import EngineError
+from llmarking.server import service
 from llmarking.server.serve import serve
 from llmarking.settings import ServerSettings
 import logging
