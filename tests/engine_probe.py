@@ -17,7 +17,7 @@ from typing import Any
 
 from llmarking.domain import Sampling
 from llmarking.engines.vllm_engine import VLLMEngine
-from llmarking.grading.grader import EXPLANATION
+from llmarking.grading.explaining import EXPLANATION
 from llmarking.server.serve import serve
 from llmarking.settings import ServerSettings
 

@@ -26,8 +26,8 @@ from llmarking.domain import (
 )
 from llmarking.engines.engine import ScriptedEngine
 from llmarking.errors import EngineDead, EngineError, InputError, PromptTooLong
+from llmarking.grading.explaining import EXPLANATION
 from llmarking.grading.grader import (
-    EXPLANATION,
     Graded,
     GradeOptions,
     Grader,

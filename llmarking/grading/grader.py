@@ -13,9 +13,8 @@ import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from itertools import count
 from math import isnan
-from typing import Any, Literal
+from typing import Literal
 
 from llmarking.domain import (
     Flag,
@@ -29,32 +28,16 @@ from llmarking.domain import (
 )
 from llmarking.engines.engine import Engine, last
 from llmarking.errors import EngineError, InputError, PromptTooLong
-from llmarking.grading import evidence, prose
-from llmarking.grading.prompting import (
-    ClassPrompt,
-    Slots,
-    Template,
-    chat_ids,
-    class_prompt,
-    versions,
-)
+from llmarking.grading import prose
+from llmarking.grading.explaining import explain
+from llmarking.grading.prompting import ClassPrompt, Template, class_prompt, versions
+from llmarking.grading.request_ids import request_id
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.screening.screen import Screening, screen
 from llmarking.sharing import Shared
 
 DEFAULT_RISK = 0.05
-_NUMBERS = count()
 PROSE_TOKENS_PER_POINT = 96
-EXPLAIN_TOKENS = 160
-EXPLANATION: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "quote": {"type": "string", "maxLength": 300},
-        "reason": {"type": "string", "maxLength": 400},
-    },
-    "required": ["quote", "reason"],
-    "additionalProperties": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +161,11 @@ class Grader:
             yield PointDecided(verdict)
         if options.explain and options.method == "verdict":
             bar = self._bar(self.setup(options).calibration, options.risk)
+            template = Template("explain", 0, self._version["explain"])
             explaining = [
-                asyncio.ensure_future(self._explain(question, screening.text, verdict, bar))
+                asyncio.ensure_future(
+                    explain(self._engine, template, question, screening.text, verdict, bar)
+                )
                 for verdict in graded.grade.verdicts
             ]
             verdicts = []
@@ -287,7 +273,7 @@ class Grader:
                 prompt.ids,
                 prompt.tails,
                 prompt.token_ids,
-                request_id=_request_id("grade"),
+                request_id=request_id("grade"),
                 adapter=adapter,
             )
             # Not a number, or neither of the two possible: a failure, never a guess.
@@ -334,32 +320,13 @@ class Grader:
         self, question: Question, screening: Screening, options: GradeOptions
     ) -> Graded:
         template = Template("prose", options.shots, self._version["prose"])
-        slots = Slots()
-        variables = {
-            "question": slots.hold(question.text),
-            "full_mark": f"{question.full_mark:g}",
-            "points": [
-                {"id": p.id, "mark": f"{p.mark:g}", "text": slots.hold(p.text)}
-                for p in question.points
-            ],
-            "examples": [
-                {
-                    "answer": slots.hold(e.answer),
-                    "points": [
-                        {
-                            "id": p.id,
-                            "mark": f"{p.mark:g}",
-                            "verdict": e.verdicts[p.id],
-                            "reason": slots.hold(e.reasons.get(p.id) or "as marked by the teacher"),
-                        }
-                        for p in question.points
-                    ],
-                }
-                for e in question.examples[: options.shots]
-            ],
-            "answer": slots.hold(screening.text),
-        }
-        ids = chat_ids(template, variables, slots, self._engine.tokenizer)
+        ids = prose.prompt(
+            question,
+            question.examples[: options.shots],
+            screening.text,
+            template,
+            self._engine.tokenizer,
+        )
         room = self._engine.info.context - len(ids)
         wanted = PROSE_TOKENS_PER_POINT * len(question.points) + 64
         if room < 32 * len(question.points):
@@ -370,7 +337,7 @@ class Grader:
             self._engine.generate(
                 ids,
                 Sampling(max_tokens=min(wanted, room)),
-                request_id=_request_id("prose"),
+                request_id=request_id("prose"),
                 adapter=options.adapter,
             )
         )
@@ -399,46 +366,6 @@ class Grader:
             used.version if used else None,
         )
 
-    async def _explain(
-        self, question: Question, answer: str, verdict: Verdict, bar: float
-    ) -> tuple[Verdict, int, int]:
-        """Evidence and reason for a verdict that stands: `held` cannot change any more."""
-        template = Template("explain", 0, self._version["explain"])
-        slots = Slots()
-        variables = {
-            "question": slots.hold(question.text),
-            "point": slots.hold(verdict.point.text),
-            "held": bool(verdict.held),
-            "answer": slots.hold(answer),
-        }
-        ids = chat_ids(template, variables, slots, self._engine.tokenizer)
-        if verdict.raw is None or len(ids) + EXPLAIN_TOKENS > self._engine.info.context:
-            # The answer is empty, or there is no room for a reason.
-            return verdict, 0, 0
-        generation = await last(
-            self._engine.generate(
-                ids,
-                Sampling(max_tokens=EXPLAIN_TOKENS),
-                request_id=_request_id("explain"),
-                schema=EXPLANATION,
-            )
-        )
-        quote, reason = _explanation(generation.completions[0].text)
-        found = evidence.locate(quote, answer) if verdict.held and quote else None
-        probability = verdict.probability
-        if verdict.held and found is None and probability is not None:
-            # Nothing in the answer could be pointed at: half as far from a coin flip as before.
-            probability = 0.5 + (probability - 0.5) / 2
-        explained = replace(
-            verdict,
-            evidence=found,
-            reason=reason or None,
-            probability=probability,
-            needs_review=verdict.needs_review
-            or (probability is not None and max(probability, 1 - probability) < bar),
-        )
-        return explained, generation.prompt_tokens, generation.completion_tokens
-
 
 class _Swapped(Exception):
     """Another adapter took the name between looking for it and reading with it."""
@@ -462,11 +389,6 @@ def _identity(calibration: Calibration | None) -> str | None:
     return calibration.identity if calibration else None
 
 
-def _request_id(kind: str) -> str:
-    """A name for the engine. Counted, not random: that is a call of the system for every answer."""
-    return f"{kind}-{next(_NUMBERS)}"
-
-
 def _fingerprint(question: Question, shots: int) -> str:
     """A hash of everything about a question that the model sees."""
     seen = [
@@ -477,14 +399,3 @@ def _fingerprint(question: Question, shots: int) -> str:
     ]
     text = json.dumps(seen, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _explanation(text: str) -> tuple[str, str]:
-    """Quote and reason from a reply that follows the schema, or was cut off in the middle of it."""
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return "", ""
-    if not isinstance(data, dict):
-        return "", ""
-    return str(data.get("quote", "")).strip(), " ".join(str(data.get("reason", "")).split())

@@ -1,7 +1,8 @@
-"""Reads verdicts from free text: lines like ``<Point1:2> *True* (the student says so)``.
+"""Asks for verdicts in free text and reads them: ``<Point1:2> *True* (the student says so)``.
 
-Tolerant of spacing, case and decoration; strict in counting. What is missing, doubled or surplus is
-an outcome of its own and never guessed, and the teacher's marks are not known here.
+Reading is tolerant of spacing, case and decoration, and strict in counting. What is missing,
+doubled or surplus is an outcome of its own and never guessed, and the teacher's marks are not known
+here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmarking.domain import Outcome
+from llmarking.domain import GradedExample, Outcome, Question
+from llmarking.engines.engine import Tokenizer
+from llmarking.grading.prompting import Slots, Template, chat_ids
 
 # Possessive and bounded quantifiers: a reply of nothing but blanks must not take quadratic time.
 _LINE = re.compile(
@@ -46,6 +49,41 @@ class ProseReading:
         """Points without a readable verdict, plus invented ones."""
         failed = sum(v.outcome is not Outcome.DECIDED for v in self.verdicts.values())
         return failed + len(self.surplus)
+
+
+def prompt(
+    question: Question,
+    examples: Sequence[GradedExample],
+    answer: str,
+    template: Template,
+    tokenizer: Tokenizer,
+) -> list[int]:
+    """Token ids that ask for a line about every point, after examples of such lines."""
+    slots = Slots()
+    variables = {
+        "question": slots.hold(question.text),
+        "full_mark": f"{question.full_mark:g}",
+        "points": [
+            {"id": p.id, "mark": f"{p.mark:g}", "text": slots.hold(p.text)} for p in question.points
+        ],
+        "examples": [
+            {
+                "answer": slots.hold(e.answer),
+                "points": [
+                    {
+                        "id": p.id,
+                        "mark": f"{p.mark:g}",
+                        "verdict": e.verdicts[p.id],
+                        "reason": slots.hold(e.reasons.get(p.id) or "as marked by the teacher"),
+                    }
+                    for p in question.points
+                ],
+            }
+            for e in examples
+        ],
+        "answer": slots.hold(answer),
+    }
+    return chat_ids(template, variables, slots, tokenizer)
 
 
 def parse(reply: str, point_ids: Sequence[int]) -> ProseReading:
