@@ -3,7 +3,7 @@
 
 Reads every point's log-odds with the real engine, then reports what the shipped calibration makes
 of them, and what one fitted on the other questions of the same course would. Course names are
-those of `llmarking/datasets/`.
+those of `llmarking.datasets`.
 
     python bench/bench_agreement.py --courses EXAMPLE
     python bench/bench_agreement.py --courses INT CPT --shots 0 1 3 --save odds.json
@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,35 +28,53 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 
 from llmarking.datasets import finding as datasets
+from llmarking.domain import Flag
 from llmarking.engines.vllm_engine import VLLMEngine
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.marks import calibration
+from llmarking.marks.overlap import PointWords
 from llmarking.metrics.calibration import expected_calibration_error
 from llmarking.models import adapters, catalogue, hub
 from llmarking.models.merging import merged_folder
+from llmarking.screening import screen
+
+PLAIN = calibration.Calibration(model="", prompt="")
 
 
 async def odds_of(
     grader: Grader, course: datasets.Course, shots: int, adapter: str | None
 ) -> dict[str, list[Any]]:
-    """Log-odds, teacher's verdicts and question codes of every point that has a verdict."""
+    """Log-odds, shares of words, teacher's verdicts and question codes of every point that has a
+    verdict.
+
+    Args:
+        grader: one that knows no calibration, so that the log-odds are the model's alone.
+    """
     by_code = {q.code: q for q in course.questions}
+    words = {q.code: PointWords(q) for q in course.questions}
     answers = [a for a in course.answers if a.verdicts]
 
-    async def one(answer: Any) -> list[tuple[float, bool, str]]:
+    async def one(answer: Any) -> list[tuple[float, float | None, bool, str]]:
         question = by_code[answer.question_code]
         options = GradeOptions(shots=min(shots, len(question.examples)), adapter=adapter)
         graded = await grader.grade(question, answer.text, options)
+        screening = screen(answer.text, question)
+        shares = words[question.code].shares(screening.text)
+        if Flag.OTHER_LANGUAGE in screening.flags:
+            shares = [None] * len(shares)
         return [
             # An answer without a letter is decided without the model; it has no log-odds.
-            (-20.0 if v.raw is None else v.raw, answer.verdicts[v.point.id], question.code)
-            for v in graded.grade.verdicts
+            (-20.0 if v.raw is None else v.raw, share, answer.verdicts[v.point.id], question.code)
+            for v, share in zip(graded.grade.verdicts, shares, strict=True)
             if v.point.id in answer.verdicts
         ]
 
     rows = [row for rows in await asyncio.gather(*map(one, answers)) for row in rows]
-    odds, labels, groups = (list(column) for column in zip(*rows, strict=True))
-    return {"odds": odds, "labels": labels, "groups": groups, "answers": [len(answers)]}
+    odds, shares, labels, groups = (list(column) for column in zip(*rows, strict=True))
+    return {
+        "odds": odds, "shares": shares, "labels": labels, "groups": groups,
+        "answers": [len(answers)],
+    }  # fmt: skip
 
 
 def figures(p: Sequence[float], labels: Sequence[bool]) -> dict[str, float]:
@@ -110,18 +129,16 @@ async def main() -> int:
             course = datasets.load(name)
             for shots in args.shots:
                 # A grader of its own remembers nothing of the run before.
-                grader = Grader(engine)
+                grader = Grader(engine, calibration.Calibrations(Path(os.devnull)))
                 started = time.perf_counter()
                 read = await odds_of(grader, course, shots, adapter)
                 seconds = time.perf_counter() - started
-                known = grader.calibration_for(shots, adapter)
-                probabilities = [
-                    (known or calibration.Calibration(model="", prompt="")).probability(x)
-                    for x in read["odds"]
-                ]
+                known = Grader(engine).calibration_for(shots, adapter) or PLAIN
+                weighed = list(map(known.weighed, read["odds"], read["shares"]))
+                probabilities = list(map(known.probability, weighed))
                 ours = figures(probabilities, read["labels"])
                 out = figures(
-                    calibration.left_out(read["odds"], read["labels"], read["groups"]),
+                    calibration.left_out(weighed, read["labels"], read["groups"]),
                     read["labels"],
                 )
                 share = sum(read["labels"]) / len(read["labels"])

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,6 +26,7 @@ from llmarking.marks.calibration import (
     fit,
     left_out,
     risk_table,
+    weigh_words,
 )
 from llmarking.metrics.calibration import expected_calibration_error
 from llmarking.metrics.selective import risk_coverage
@@ -49,10 +52,15 @@ def main() -> int:
             by_shots.setdefault(int(shots), []).append(key)
     for shots, keys in sorted(by_shots.items()):
         odds = [x for key in keys for x in saved[key]["odds"]]
+        shares = [x for key in keys for x in saved[key]["shares"]]
         labels = [bool(y) for key in keys for y in saved[key]["labels"]]
         groups = [g for key in keys for g in saved[key]["groups"]]
-        slope, offset = fit(odds, labels)
-        fair = left_out(odds, labels, groups)
+        weights = _balanced({key: len(saved[key]["labels"]) for key in keys}, args.prefix)
+        overlap, usual = (round(x, 4) for x in weigh_words(odds, shares, labels, weights=weights))
+        weigh = Calibration(model="", prompt="", overlap=overlap, usual=usual).weighed
+        weighed = list(map(weigh, odds, shares))
+        slope, offset = fit(weighed, labels, weights=weights)
+        fair = left_out(weighed, labels, groups, weights=weights)
         prompt = f"verdict/{shot_name(shots)}.{versions('verdict')[-1]}"
         calibration = Calibration(
             model=saved["model"],
@@ -60,6 +68,8 @@ def main() -> int:
             prompt=prompt,
             slope=round(slope, 4),
             offset=round(offset, 4),
+            overlap=overlap,
+            usual=usual,
             risk_table=risk_table(fair, labels),
             ece=round(expected_calibration_error(labels, fair), 4),
             verdicts=len(labels),
@@ -75,6 +85,16 @@ def main() -> int:
         shares = ", ".join(f"{curve.coverage_at(risk):.0%} at {risk:.0%}" for risk in RISKS)
         print(f"  left out: ECE {calibration.ece}; can stand unseen, by share wrong: {shares}")
     return 0
+
+
+def _balanced(sizes: dict[str, int], prefixes: Sequence[str]) -> list[float]:
+    """Weights with a mean of 1 by which each of the prefixes has as large a part as the others."""
+    of = {key: next(p for p in prefixes if key.startswith(p)) for key in sizes}
+    totals = Counter[str]()
+    for key, size in sizes.items():
+        totals[of[key]] += size
+    share = sum(sizes.values()) / len(totals)
+    return [share / totals[of[key]] for key, size in sizes.items() for _ in range(size)]
 
 
 if __name__ == "__main__":

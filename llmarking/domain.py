@@ -116,7 +116,8 @@ class Verdict:
     Attributes:
         held: the decision; None when no decision could be read (prose method only).
         probability: calibrated P(point stated) in [0, 1]; None for the prose method.
-        raw: the model's own log-odds ln P(True) - ln P(False) before calibration.
+        raw: the model's log-odds ln P(True) - ln P(False) before calibration, with what the point's
+            words add where the calibration weighs them in.
         evidence: words of the answer, verbatim, that show the point.
     """
 

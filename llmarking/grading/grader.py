@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Literal
@@ -33,6 +33,7 @@ from llmarking.grading.explaining import explain
 from llmarking.grading.prompting import ClassPrompt, Template, class_prompt, versions
 from llmarking.grading.request_ids import request_id
 from llmarking.marks.calibration import Calibration, Calibrations
+from llmarking.marks.overlap import PointWords
 from llmarking.screening.screen import Screening, screen
 from llmarking.sharing import Shared
 
@@ -121,6 +122,7 @@ class Grader:
         self._default_adapter = default_adapter
         self._version = {method: versions(method)[-1] for method in ("verdict", "prose", "explain")}
         self._prompts: OrderedDict[tuple[str, str], ClassPrompt] = OrderedDict()
+        self._words: OrderedDict[str, PointWords] = OrderedDict()
         self._readings = Shared(remember)
 
     def forget(self) -> None:
@@ -285,9 +287,10 @@ class Grader:
 
         key = (fingerprint, template.name, adapter, version, screening.key)
         reading, known = await self._readings.get(key, read)
+        shares = self._shares(question, fingerprint, screening, calibration)
         verdicts = tuple(
-            _verdict(point, row[0] - row[1], calibration, bar)
-            for point, row in zip(question.points, reading.logprobs, strict=True)
+            _verdict(point, row[0] - row[1], share, calibration, bar)
+            for point, row, share in zip(question.points, reading.logprobs, shares, strict=True)
         )
         flags = list(screening.flags)
         if any(v.needs_review for v in verdicts):
@@ -315,6 +318,23 @@ class Grader:
                 self._prompts.popitem(last=False)
         self._prompts.move_to_end(key)
         return self._prompts[key]
+
+    def _shares(
+        self,
+        question: Question,
+        fingerprint: str,
+        screening: Screening,
+        calibration: Calibration | None,
+    ) -> Sequence[float | None]:
+        """How many of each point's words an answer has, where that is weighed in and means much."""
+        if calibration is None or not calibration.overlap or Flag.OTHER_LANGUAGE in screening.flags:
+            return [None] * len(question.points)
+        if fingerprint not in self._words:
+            self._words[fingerprint] = PointWords(question)
+            while len(self._words) > 1024:
+                self._words.popitem(last=False)
+        self._words.move_to_end(fingerprint)
+        return self._words[fingerprint].shares(screening.text)
 
     async def _prose(
         self, question: Question, screening: Screening, options: GradeOptions
@@ -371,8 +391,12 @@ class _Swapped(Exception):
     """Another adapter took the name between looking for it and reading with it."""
 
 
-def _verdict(point: Point, odds: float, calibration: Calibration | None, bar: float) -> Verdict:
-    probability = (calibration or _PLAIN).probability(odds)
+def _verdict(
+    point: Point, odds: float, share: float | None, calibration: Calibration | None, bar: float
+) -> Verdict:
+    calibration = calibration or _PLAIN
+    odds = calibration.weighed(odds, share)
+    probability = calibration.probability(odds)
     return Verdict(
         point,
         held=probability >= 0.5,

@@ -3,9 +3,9 @@ errors.
 
 A small model's log-odds rank answers well and are biased: it says True too readily. A calibration
 maps them to probabilities with a slope and an offset, p = 1 / (1 + exp(-(slope * odds + offset))),
-fitted on answers to *other* questions. It belongs to one model, adapter and prompt template. Its
-risk table says how sure a verdict has to be for a promised share of errors among those that nobody
-looks at.
+fitted on answers to *other* questions. Before that it may weigh in how many of the point's words
+the answer has. It belongs to one model, adapter and prompt template. Its risk table says how sure a
+verdict has to be for a promised share of errors among those that nobody looks at.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ class Calibration:
     """Slope and offset, and what they were fitted on.
 
     Attributes:
+        overlap: log-odds that all of a point's words are worth more than none of them, see
+            `llmarking.marks.overlap`.
+        usual: the share of words at which that says nothing either way.
         risk_table: pairs (confidence, share of errors among verdicts at least that confident), by
         rising
             confidence, from verdicts on questions that were left out of the fit.
@@ -40,11 +43,17 @@ class Calibration:
     adapter: str | None = None
     slope: float = 1.0
     offset: float = 0.0
+    overlap: float = 0.0
+    usual: float = 0.0
     risk_table: tuple[tuple[float, float], ...] = ()
     ece: float | None = None
     verdicts: int = 0
     data: tuple[str, ...] = ()
     format: str = field(default=FORMAT, repr=False)
+
+    def weighed(self, odds: float, share: float | None) -> float:
+        """Log-odds of the model with what the point's words add; unknown shares add nothing."""
+        return odds if share is None else odds + self.overlap * (share - self.usual)
 
     def probability(self, odds: float) -> float:
         """Calibrated P(point stated), within (0, 1)."""
@@ -68,7 +77,9 @@ class Calibration:
     @property
     def identity(self) -> str:
         """A short hash of everything that changes a verdict."""
-        basis = [self.model, self.adapter, self.prompt, self.slope, self.offset]
+        basis: list[object] = [self.model, self.adapter, self.prompt, self.slope, self.offset]
+        if self.overlap:
+            basis += [self.overlap, self.usual]
         return hashlib.sha256(json.dumps(basis).encode()).hexdigest()[:12]
 
     def save(self, path: Path) -> None:
@@ -90,11 +101,12 @@ def load(path: Path) -> Calibration:
         data["risk_table"] = tuple((float(c), float(r)) for c, r in data.get("risk_table", ()))
         data["data"] = tuple(data.get("data", ()))
         calibration = Calibration(**data)
-        finite = math.isfinite(calibration.slope) and math.isfinite(calibration.offset)
+        numbers = ("slope", "offset", "overlap", "usual")
+        finite = all(math.isfinite(getattr(calibration, name)) for name in numbers)
     except (OSError, ValueError, TypeError) as error:
         raise CalibrationError(f"{path.name}: not a calibration: {error}") from error
     if not finite:
-        raise CalibrationError(f"{path.name}: slope and offset must be finite numbers")
+        raise CalibrationError(f"{path.name}: {', '.join(numbers)} must be finite numbers")
     if calibration.slope <= 0:
         raise CalibrationError(
             f"{path.name}: a slope of {calibration.slope:g} would turn verdicts round"
@@ -183,8 +195,47 @@ def fit(
         # The information that `strength` verdicts near the decision carry: p(1-p) = 1/4 each.
         spread = float(np.mean(x**2)) if len(x) else 1.0
         penalty = strength / 4 * np.diag([max(spread, 1e-6), 1.0])
+    slope, offset = _maximise(np.stack([x, np.ones_like(x)], axis=1), y, w, centre, penalty)
+    return max(slope, 1e-3), offset
+
+
+def weigh_words(
+    odds: Sequence[float],
+    shares: Sequence[float | None],
+    labels: Sequence[bool],
+    *,
+    weights: Sequence[float] | None = None,
+) -> tuple[float, float]:
+    """`overlap` and `usual` of a calibration, from a joint fit with slope and offset.
+
+    Args:
+        odds, shares, labels: the model's log-odds, the share of the point's words that the answer
+            has (None: not known), and the teacher's verdicts, of equal length.
+
+    Returns:
+        The worth of all words in log-odds of the model, never negative, and the mean known share.
+    """
+    import numpy as np
+
+    known = [share is not None for share in shares]
+    x = np.asarray(odds, dtype=float)[known]
+    y = np.asarray(labels, dtype=float)[known]
+    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)[known]
+    said = np.array([share for share in shares if share is not None], dtype=float)
+    if not len(x) or y.min() == y.max():
+        raise CalibrationError("verdicts of both kinds are needed to weigh words")
+    usual = float(np.average(said, weights=w))
+    design = np.stack([x, np.ones_like(x), said - usual], axis=1)
+    centre = np.array([1.0, 0.0, 0.0])
+    slope, _, worth = _maximise(design, y, w, centre, np.diag([1e-2, 1e-3, 1e-2]))
+    return max(worth, 0.0) / max(slope, 1e-3), usual
+
+
+def _maximise(design: Any, y: Any, w: Any, centre: Any, penalty: Any) -> list[float]:
+    """Coefficients of a weighted logistic regression, pulled towards `centre` by `penalty`."""
+    import numpy as np
+
     theta = centre.copy()
-    design = np.stack([x, np.ones_like(x)], axis=1)
 
     def loss(theta: Any) -> float:
         line, pull = design @ theta, theta - centre
@@ -202,18 +253,26 @@ def fit(
         theta += step
         if np.abs(step).max() < 1e-10:
             break
-    return max(float(theta[0]), 1e-3), float(theta[1])
+    return [float(value) for value in theta]
 
 
-def left_out(odds: Sequence[float], labels: Sequence[bool], groups: Sequence[str]) -> list[float]:
+def left_out(
+    odds: Sequence[float],
+    labels: Sequence[bool],
+    groups: Sequence[str],
+    *,
+    weights: Sequence[float] | None = None,
+) -> list[float]:
     """Calibrated probabilities where each question's come from a fit on all other questions."""
     import numpy as np
 
     x, y, g = np.asarray(odds, float), np.asarray(labels, bool), np.asarray(groups)
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, float)
     out = np.empty(len(x))
     for group in dict.fromkeys(groups):
         held = g == group
-        slope, offset = fit(x[~held].tolist(), y[~held].tolist())
+        rest = ~held
+        slope, offset = fit(x[rest].tolist(), y[rest].tolist(), weights=w[rest].tolist())
         out[held] = 1 / (1 + np.exp(-np.clip(slope * x[held] + offset, -50, 50)))
     return [float(p) for p in out]
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from llmarking.domain import Point
+from llmarking.marks.overlap import words
 from llmarking.metrics.agreement import Verdicts
 from llmarking.metrics.calibration import Floats
 from llmarking.metrics.sums import from_confusion
-
-# A word, or a single sign of a script that is written without spaces.
-_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+")
 
 
 def all_true(truth: Verdicts) -> Floats:
@@ -43,7 +40,7 @@ def token_overlap(answers: Sequence[str], points: Sequence[Point]) -> Floats:
     return np.array(
         [
             max(_share(case, said) for case in point.cases)
-            for said, point in zip(map(_tokens, answers), points, strict=True)
+            for said, point in zip(map(words, answers), points, strict=True)
         ],
         dtype=float,
     )
@@ -75,10 +72,6 @@ def left_out_threshold(score: ArrayLike, truth: Verdicts, question: ArrayLike) -
     return held
 
 
-def _tokens(text: str) -> frozenset[str]:
-    return frozenset(_TOKEN.findall(text.casefold()))
-
-
 def _share(case: str, said: frozenset[str]) -> float:
-    wanted = _tokens(case)
+    wanted = words(case)
     return len(wanted & said) / len(wanted) if wanted else 0.0
