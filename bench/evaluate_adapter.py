@@ -100,15 +100,16 @@ def groups_of(course: datasets.Course) -> tuple[list[Group], list[Readout]]:
 def figures(found: Sequence[Readout], by: Calibration) -> dict[str, Any]:
     """Kappa and macro-F1 raw, calibrated and left out; area under the curve."""
     odds, truth = [r.odds for r in found], [r.label for r in found]
-    own = [by.probability(x) for x in odds]
-    fair = calibration.left_out(odds, truth, [r.group for r in found])
+    weighed = [by.weighed(r.odds, r.share) for r in found]
+    own = [by.probability(x) for x in weighed]
+    fair = calibration.left_out(weighed, truth, [r.group for r in found])
     out: dict[str, Any] = {"verdicts": len(found), "true": round(float(np.mean(truth)), 3)}
     for name, chance in (
         ("raw", [PLAIN.probability(x) for x in odds]), ("calibrated", own), ("left_out", fair)
     ):  # fmt: skip
         numbers = point_metrics(truth, [p >= 0.5 for p in chance], chance)
         out[name] = {k: round(numbers[k], 3) for k in ("kappa", "macro_f1", "ece")}
-    out["auc"] = round(point_metrics(truth, truth, odds_to_chance(odds))["auc"], 3)
+    out["auc"] = round(point_metrics(truth, truth, odds_to_chance(weighed))["auc"], 3)
     return out
 
 
@@ -215,7 +216,7 @@ def _marks(
     }
     marks = {(g.key, a.id): 0.0 for g in groups for a in g.answers}
     for r in found:
-        if by.probability(r.odds) >= 0.5:
+        if by.probability(by.weighed(r.odds, r.share)) >= 0.5:
             marks[r.group, r.answer] += worth[r.group, r.point]
     return marks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given, strategies as st
 
 from llmarking.errors import CalibrationError
 from llmarking.marks import calibration
-from llmarking.marks.calibration import Calibration, Calibrations, fit
+from llmarking.marks.calibration import Calibration, Calibrations, fit, weigh_words
 from llmarking.metrics.calibration import expected_calibration_error
 
 
@@ -371,3 +372,39 @@ def test_what_comes_with_an_adapters_weights_is_all_it_has(tmp_path: Path) -> No
     assert known.find("model", "mine", "prompt") == shipped
     assert known.prompts("model", "mine") == ["prompt"]
     assert known.prompts("another", "mine") == []
+
+
+def test_words_are_weighed_as_they_were_drawn() -> None:
+    """20,000 verdicts drawn with p = sigmoid(0.5 * odds + 1.5 * (share - 0.4)): 3 log-odds of the
+    model for all words, whatever is not known left aside."""
+    rng = np.random.default_rng(3)
+    odds, shares = rng.normal(0, 3, 20_000), rng.beta(2, 3, 20_000)
+    labels = rng.random(20_000) < 1 / (1 + np.exp(-(0.5 * odds + 1.5 * (shares - 0.4))))
+    known = [*shares.tolist(), None]
+    overlap, usual = weigh_words([*odds.tolist(), 50.0], known, [*labels.tolist(), False])
+    assert overlap == pytest.approx(3.0, abs=0.4)
+    assert usual == pytest.approx(0.4, abs=0.01)
+
+
+def test_words_that_mislead_weigh_nothing() -> None:
+    labels = [True, False] * 50
+    overlap, _ = weigh_words([0.0] * 100, [0.0 if held else 1.0 for held in labels], labels)
+    assert overlap == 0
+
+
+def test_nothing_is_weighed_where_nothing_is_known() -> None:
+    assert weigh_words([1.0, -1.0], [None, None], [True, False]) == (0, 0)
+    assert weigh_words([1.0, -1.0], [0.5, 0.1], [True, True]) == (0, 0)
+
+
+def test_an_unknown_share_adds_nothing_and_the_usual_one_neither() -> None:
+    calibration = Calibration(model="m", prompt="p", overlap=4.0, usual=0.25)
+    assert calibration.weighed(1.0, None) == 1.0
+    assert calibration.weighed(1.0, 0.25) == 1.0
+    assert calibration.weighed(1.0, 0.75) == 3.0
+
+
+def test_the_identity_of_a_calibration_names_its_words() -> None:
+    plain = Calibration(model="m", prompt="p")
+    assert plain.identity != replace(plain, overlap=1.0).identity
+    assert replace(plain, overlap=1.0).identity != replace(plain, overlap=1.0, usual=0.5).identity

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, strategies as st
 
 from llmarking.domain import Question
@@ -29,23 +28,15 @@ def test_words_fold_case_and_take_chinese_signs_one_by_one() -> None:
     assert words("哈希表 STRASSE") == {"哈", "希", "表", "strasse"}
 
 
-def test_a_word_that_two_points_have_tells_half_as_much_of_each() -> None:
-    """'the' is in both points: point 1 weighs 4 words of its own and half a word."""
-    shares = PointWords(QUESTION).shares("The last!")
-    assert shares[0] == pytest.approx((1 + 0.5) / (4 + 0.5))
-    assert shares[1] == pytest.approx(0.5 / (5 + 0.5))
-
-
-def test_a_word_of_the_question_tells_half_as_much() -> None:
-    asked = replace(QUESTION, text="What takes the last element?")
-    assert PointWords(asked).shares("takes")[0] == pytest.approx(0.5 / (3 / 2 + 1 / 3 + 1))
+def test_a_share_is_that_of_the_distinct_words_of_a_point() -> None:
+    """Point 1 has five words, point 2 six; 'the' is in both."""
+    assert PointWords(QUESTION).shares("The last, the LAST!") == [2 / 5, 1 / 6]
 
 
 def test_the_best_case_of_a_point_counts() -> None:
     rubric = "<Point1_case1:1>first in<Point1_case1:1> or <Point1_case2:1>a queue<Point1_case2:1>"
     question = replace(QUESTION, points=parse(rubric).points)
-    # "a" is in the question too.
-    assert PointWords(question).shares("queue") == [pytest.approx(1 / 1.5)]
+    assert PointWords(question).shares("queue") == [0.5]
 
 
 def test_a_point_without_words_has_no_share() -> None:

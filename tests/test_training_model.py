@@ -46,7 +46,8 @@ def model() -> Any:
 
 def segment(name: str, ids: tuple[int, ...], rows: tuple[int, ...]) -> Segment:
     labels = tuple(i % 2 == 0 for i in rows)
-    return Segment(ids, rows, labels, (1.0,) * len(rows), name, tuple(range(1, len(rows) + 1)))
+    return Segment(ids, rows, labels, (1.0,) * len(rows), name, tuple(range(1, len(rows) + 1)),
+                   (None,) * len(rows))  # fmt: skip
 
 
 HEAD = (3, 14, 15, 9, 2, 6)

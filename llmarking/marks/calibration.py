@@ -213,7 +213,8 @@ def weigh_words(
             has (None: not known), and the teacher's verdicts, of equal length.
 
     Returns:
-        The worth of all words in log-odds of the model, never negative, and the mean known share.
+        The worth of all words in log-odds of the model, never negative, and the mean known share;
+        zeros where too little is known.
     """
     import numpy as np
 
@@ -223,7 +224,7 @@ def weigh_words(
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)[known]
     said = np.array([share for share in shares if share is not None], dtype=float)
     if not len(x) or y.min() == y.max():
-        raise CalibrationError("verdicts of both kinds are needed to weigh words")
+        return 0.0, 0.0
     usual = float(np.average(said, weights=w))
     design = np.stack([x, np.ones_like(x), said - usual], axis=1)
     centre = np.array([1.0, 0.0, 0.0])

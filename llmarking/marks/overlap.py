@@ -8,8 +8,6 @@ better than either (docs/grading.md has the figures).
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
 
 from llmarking.domain import Question
 
@@ -22,34 +20,24 @@ def words(text: str) -> frozenset[str]:
     return frozenset(_WORD.findall(text.casefold()))
 
 
-class PointWords:
-    """The words of a question's points, each with what finding it in an answer tells.
+def share(wanted: frozenset[str], said: frozenset[str]) -> float | None:
+    """The part of `wanted` that is in `said`; None where nothing is wanted."""
+    return len(wanted & said) / len(wanted) if wanted else None
 
-    A word that the question or another point has too tells less of this one: it counts one part
-    in as many as have it.
-    """
+
+class PointWords:
+    """The words of a question's points."""
 
     def __init__(self, question: Question) -> None:
-        cases = [[words(case) for case in point.cases] for point in question.points]
-        # In how many points a word occurs, and once more if it is in the question.
-        known = Counter(word for point in cases for word in frozenset().union(*point))
-        known.update(words(question.text))
-        self._weights = [[{word: 1 / known[word] for word in case} for case in point]
-                         for point in cases]  # fmt: skip
+        self._points = [[words(case) for case in point.cases] for point in question.points]
 
     def shares(self, answer: str) -> list[float | None]:
-        """For each point the weighed share of its words that an answer has, of its best case.
+        """For each point the share of its words that an answer has, of its best case.
 
         None where a point has no words, only signs.
         """
         said = words(answer)
-        return [_best(point, said) for point in self._weights]
-
-
-def _best(cases: Sequence[dict[str, float]], said: frozenset[str]) -> float | None:
-    found = [
-        sum(weight for word, weight in case.items() if word in said) / sum(case.values())
-        for case in cases
-        if case
-    ]
-    return max(found, default=None)
+        return [
+            max((x for case in point if (x := share(case, said)) is not None), default=None)
+            for point in self._points
+        ]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from llmarking.domain import Point
-from llmarking.marks.overlap import words
+from llmarking.marks.overlap import share, words
 from llmarking.metrics.agreement import Verdicts
 from llmarking.metrics.calibration import Floats
 from llmarking.metrics.sums import from_confusion
@@ -39,7 +39,7 @@ def token_overlap(answers: Sequence[str], points: Sequence[Point]) -> Floats:
     """
     return np.array(
         [
-            max(_share(case, said) for case in point.cases)
+            max(share(words(case), said) or 0.0 for case in point.cases)
             for said, point in zip(map(words, answers), points, strict=True)
         ],
         dtype=float,
@@ -70,8 +70,3 @@ def left_out_threshold(score: ArrayLike, truth: Verdicts, question: ArrayLike) -
         taught = others.sum(1).all() and not np.isnan(kappa).all()
         held[mine] = scores[mine] >= (levels[np.nanargmax(kappa)] if taught else 0.5)
     return held
-
-
-def _share(case: str, said: frozenset[str]) -> float:
-    wanted = words(case)
-    return len(wanted & said) / len(wanted) if wanted else 0.0

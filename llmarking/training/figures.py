@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,13 @@ def fitted(
     counts = {kind: sum(r.kind == kind for r in found) for kind in KINDS}
     kinds = sum(count > 0 for count in counts.values())
     weights = [len(found) / kinds / counts[r.kind] for r in found]
-    slope, offset = calibration.fit(odds, labels, weights=weights)
+    overlap, usual = calibration.weigh_words(
+        odds, [r.share for r in found], labels, weights=weights
+    )
+    overlap, usual = round(overlap, 4), round(usual, 4)
+    weigh = Calibration(model="", prompt="", overlap=overlap, usual=usual).weighed
+    found = [replace(r, odds=weigh(r.odds, r.share)) for r in found]
+    slope, offset = calibration.fit([r.odds for r in found], labels, weights=weights)
     fair = _left_out(found)
     return Calibration(
         model=model,
@@ -103,6 +110,8 @@ def fitted(
         prompt=prompt,
         slope=round(slope, 4),
         offset=round(offset, 4),
+        overlap=overlap,
+        usual=usual,
         risk_table=calibration.risk_table(fair, labels),
         ece=round(expected_calibration_error(labels, fair), 4),
         verdicts=len(labels),
@@ -113,7 +122,7 @@ def fitted(
 def agreement(found: Sequence[Readout], by: Calibration, seed: int = 0) -> dict[str, Any]:
     """Metrics of calibrated verdicts with 95 % intervals over questions."""
     truth = [r.label for r in found]
-    chance = [by.probability(r.odds) for r in found]
+    chance = [by.probability(by.weighed(r.odds, r.share)) for r in found]
     held = [p >= 0.5 for p in chance]
     bounds = point_intervals([r.group for r in found], truth, held, chance, seed=seed)
     numbers = to_json(point_metrics(truth, held, chance))

@@ -28,6 +28,7 @@ class Readout:
 
     Attributes:
         odds: ln P(True) - ln P(False).
+        share: how many of the point's words the answer has, None where that is not known.
         group: course and code of the question; `kind` is `points` or `whole`.
     """
 
@@ -37,6 +38,7 @@ class Readout:
     point: int
     odds: float
     label: bool
+    share: float | None = None
 
 
 def default_device() -> str:
@@ -216,9 +218,9 @@ def _readouts(
                 odds = iter(read_odds(model, tensors, token_ids).tolist())
             for row in batch:
                 for part in row.segments:
-                    for point, label in zip(part.points, part.labels, strict=True):
-                        yield Readout(
-                            row.group, row.kind, part.answer, point, float(next(odds)), label
-                        )
+                    verdicts = zip(part.points, part.labels, part.shares, strict=True)
+                    for point, label, share in verdicts:
+                        read = float(next(odds))
+                        yield Readout(row.group, row.kind, part.answer, point, read, label, share)
     finally:
         model.train(was_training)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from llmarking.domain import GradedExample, Point, Question, StudentAnswer
 from llmarking.engines.engine import Tokenizer
 from llmarking.grading.prompting import ClassPrompt, Template, class_prompt, versions
+from llmarking.marks.overlap import PointWords
+from llmarking.screening.languages import foreign_language
 from llmarking.training.data import Balance, Group, with_examples
 from llmarking.training.settings import TrainingSettings
 
@@ -32,6 +34,7 @@ class Segment:
         labels: the teacher's verdicts, one per row.
         weights: how much each counts in the loss.
         answer: the answer's id; `points` are the ids of the points, one per row.
+        shares: how many of a point's words the answer has, one per row, see `marks.overlap`.
     """
 
     ids: tuple[int, ...]
@@ -40,6 +43,7 @@ class Segment:
     weights: tuple[float, ...]
     answer: str
     points: tuple[int, ...]
+    shares: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +133,11 @@ class Renderer:
         if answer.text not in self._texts:
             self._texts[answer.text] = tuple(self.tokenizer.encode_plain(answer.text))
         ids = [*self._texts[answer.text], *prompt.closing]
-        rows, labels, weights, points = [], [], [], []
-        for point, tail in zip(group.question.points, prompt.tails, strict=True):
+        rows, labels, weights, points, shares = [], [], [], [], []
+        said = PointWords(group.question).shares(answer.text)
+        if foreign_language(answer.text, group.question):
+            said = [None] * len(said)  # as grading has it
+        for point, tail, share in zip(group.question.points, prompt.tails, said, strict=True):
             ids += tail
             verdict = (answer.verdicts or {}).get(point.id)
             if verdict is None:
@@ -138,12 +145,14 @@ class Renderer:
             rows.append(len(ids) - 1)
             labels.append(verdict)
             points.append(point.id)
+            shares.append(share)
             weights.append(
                 DECOY_WEIGHT if point.id in decoys else weigh.weight(group.source, verdict)
             )
         return Segment(
-            tuple(ids), tuple(rows), tuple(labels), tuple(weights), answer.id, tuple(points)
-        )
+            tuple(ids), tuple(rows), tuple(labels), tuple(weights), answer.id, tuple(points),
+            tuple(shares),
+        )  # fmt: skip
 
 
 class Mixer:
