@@ -59,9 +59,8 @@ async def odds_of(
         options = GradeOptions(shots=min(shots, len(question.examples)), adapter=adapter)
         graded = await grader.grade(question, answer.text, options)
         screening = screen(answer.text, question)
-        shares = words[question.code].shares(screening.text)
-        if Flag.OTHER_LANGUAGE in screening.flags:
-            shares = [None] * len(shares)
+        foreign = Flag.OTHER_LANGUAGE in screening.flags
+        shares = words[question.code].shares(screening.text, foreign=foreign)
         return [
             # An answer without a letter is decided without the model; it has no log-odds.
             (-20.0 if v.raw is None else v.raw, share, answer.verdicts[v.point.id], question.code)

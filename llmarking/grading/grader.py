@@ -326,15 +326,16 @@ class Grader:
         screening: Screening,
         calibration: Calibration | None,
     ) -> Sequence[float | None]:
-        """How many of each point's words an answer has, where that is weighed in and means much."""
-        if calibration is None or not calibration.overlap or Flag.OTHER_LANGUAGE in screening.flags:
+        """How many of each point's words an answer has, where that is weighed in."""
+        if calibration is None or not calibration.overlap:
             return [None] * len(question.points)
         if fingerprint not in self._words:
             self._words[fingerprint] = PointWords(question)
             while len(self._words) > 1024:
                 self._words.popitem(last=False)
         self._words.move_to_end(fingerprint)
-        return self._words[fingerprint].shares(screening.text)
+        foreign = Flag.OTHER_LANGUAGE in screening.flags
+        return self._words[fingerprint].shares(screening.text, foreign=foreign)
 
     async def _prose(
         self, question: Question, screening: Screening, options: GradeOptions

@@ -31,11 +31,14 @@ class PointWords:
     def __init__(self, question: Question) -> None:
         self._points = [[words(case) for case in point.cases] for point in question.points]
 
-    def shares(self, answer: str) -> list[float | None]:
+    def shares(self, answer: str, *, foreign: bool = False) -> list[float | None]:
         """For each point the share of its words that an answer has, of its best case.
 
-        None where a point has no words, only signs.
+        None where that says nothing: the point has no words, only signs, or the answer is in
+        another language.
         """
+        if foreign:
+            return [None] * len(self._points)
         said = words(answer)
         return [
             max((x for case in point if (x := share(case, said)) is not None), default=None)

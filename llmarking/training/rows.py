@@ -134,9 +134,8 @@ class Renderer:
             self._texts[answer.text] = tuple(self.tokenizer.encode_plain(answer.text))
         ids = [*self._texts[answer.text], *prompt.closing]
         rows, labels, weights, points, shares = [], [], [], [], []
-        said = PointWords(group.question).shares(answer.text)
-        if foreign_language(answer.text, group.question):
-            said = [None] * len(said)  # as grading has it
+        foreign = foreign_language(answer.text, group.question) is not None
+        said = PointWords(group.question).shares(answer.text, foreign=foreign)
         for point, tail, share in zip(group.question.points, prompt.tails, said, strict=True):
             ids += tail
             verdict = (answer.verdicts or {}).get(point.id)
