@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 from llmarking.domain import Question
 from llmarking.screening.normalising import fold
@@ -39,33 +40,52 @@ _LATIN_PROSE = frozenset(
 )
 
 
-def foreign_language(text: str, question: Question) -> str | None:
-    """The script or language of an answer that is in none of those of its question."""
-    if script := _foreign_script(text, question):
+_SPOKEN = {
+    word: tuple(name for name, of in _LANGUAGES.items() if word in of)
+    for word in frozenset().union(*_LANGUAGES.values())
+}
+
+
+def foreign_language(text: str, folded: str, question: Question) -> str | None:
+    """The script or language of an answer that is in none of those of its question.
+
+    Args:
+        folded: `fold(text)`.
+    """
+    if script := _foreign_script(text, folded, question):
         return f"{script} script"
-    answer, known = _language(text), _language(f"{question.text} {question.reference}")
+    answer = _language(folded)
+    known = _language_of_question(question.text, question.reference) if answer else None
     return answer if answer and known and answer != known else None
 
 
-def _language(text: str) -> str | None:
+@lru_cache(maxsize=256)
+def _language_of_question(text: str, reference: str) -> str | None:
+    return _language(fold(f"{text} {reference}"))
+
+
+def _language(folded: str) -> str | None:
     """The European language whose function words stand out in a text, if one does."""
-    words = Counter(re.findall(r"[^\W\d_]+", fold(text)))
-    scores = {name: sum(words[word] for word in of) for name, of in _LANGUAGES.items()}
+    words = re.findall(r"[^\W\d_]+", folded)
+    scores = dict.fromkeys(_LANGUAGES, 0)
+    for word in words:
+        for name in _SPOKEN.get(word, ()):
+            scores[name] += 1
     (best, most), (_, second) = Counter(scores).most_common(2)
-    return best if most >= 4 and most >= 2 * second and most >= 0.12 * words.total() else None
+    return best if most >= 4 and most >= 2 * second and most >= 0.12 * len(words) else None
 
 
-def _foreign_script(text: str, question: Question) -> str | None:
+def _foreign_script(text: str, folded: str, question: Question) -> str | None:
     shares = _shares(text)
     if not shares or len(re.findall(r"[^\W_]", text)) < 4:
         return None
     script, share = max(shares.items(), key=lambda item: item[1])
-    known = _shares(f"{question.text} {question.reference}")
+    known = _shares_of_question(question.text, question.reference)
     if share < 0.6 or not known or known.get(script, 0.0) >= 0.1:
         return None
     if script == "Latin":
         # Code, formulas and names are Latin in every language; sentences are not.
-        words = re.findall(r"[^\W_]+", fold(text))
+        words = re.findall(r"[^\W_]+", folded)
         prose = sum(word in _LATIN_PROSE for word in words)
         if len(words) < 6 or prose < 2 or prose < 0.12 * len(words):
             return None
@@ -74,7 +94,14 @@ def _foreign_script(text: str, question: Question) -> str | None:
     return script
 
 
+@lru_cache(maxsize=256)
+def _shares_of_question(text: str, reference: str) -> dict[str, float]:
+    return _shares(f"{text} {reference}")
+
+
 def _shares(text: str) -> dict[str, float]:
+    if text.isascii():
+        return {"Latin": 1.0} if re.search("[A-Za-z]", text) else {}
     counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS}
     # An ideograph says about as much as three letters.
     counts["Han"] *= 3

@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from llmarking.screening.literals import Guarded
 from llmarking.screening.normalising import fold
 from llmarking.screening.phrases import Phrases, keys_of
 from llmarking.screening.topics import NO_TOPIC, Topic
@@ -100,7 +103,8 @@ class _Rule:
     note: str
     weight: float
     rows: tuple[tuple[_Step, ...], ...]
-    patterns: tuple[re.Pattern[str], ...]
+    opens: frozenset[str]  # the concepts that a row begins with
+    patterns: tuple[Guarded, ...]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -117,8 +121,8 @@ def weigh(evidence: Iterable[Evidence]) -> float:
 
 def find(folded: str, topic: Topic = NO_TOPIC) -> list[Evidence]:
     """The rules that a folded text fires, heaviest first."""
-    words, rules, kinds = _load()
-    text = _Text(folded, words)
+    words, rules, kinds, concepts = _load()
+    text = _Text(folded, words, concepts)
     quoted = _quoted(folded, topic)
     expected = _expected(topic)
     found: list[Evidence] = []
@@ -172,16 +176,27 @@ def respace(letters: str) -> str:
 class _Text:
     """A folded text with the places of the concepts in it, found when asked for."""
 
-    def __init__(self, folded: str, words: Mapping[str, Phrases]) -> None:
+    def __init__(
+        self, folded: str, words: Mapping[str, Phrases], concepts: Mapping[str, Sequence[str]]
+    ) -> None:
         self._folded = folded
         self._words = words
-        self._keys = keys_of(folded)
+        # The concepts of which a text has a key; in an honest answer these are few.
+        self._likely = {
+            concept for key in concepts.keys() & keys_of(folded) for concept in concepts[key]
+        }
         self._places: dict[str, list[tuple[int, int]]] = {}
         self._ends = [match.start() for match in _SENTENCE_END.finditer(folded)]
 
-    def spans(self, rule: _Rule) -> Iterator[tuple[int, int]]:
+    def spans(self, rule: _Rule) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
         for pattern in rule.patterns:
-            yield from (match.span() for match in pattern.finditer(self._folded))
+            found += pattern.spans(self._folded)
+        if not rule.opens.isdisjoint(self._likely):
+            found += self._said(rule)
+        return found
+
+    def _said(self, rule: _Rule) -> Iterator[tuple[int, int]]:
         for row in rule.rows:
             if all(self._of(step.concept) for step in row):
                 for start, end in self._of(row[0].concept):
@@ -219,8 +234,10 @@ class _Text:
         return Evidence("talk", "talks about its own marking", weight, self._folded[slice(*span)])
 
     def _of(self, concept: str) -> list[tuple[int, int]]:
+        if concept not in self._likely:
+            return []
         if concept not in self._places:
-            self._places[concept] = self._words[concept].places(self._folded, self._keys)
+            self._places[concept] = self._words[concept].places(self._folded)
         return self._places[concept]
 
     def _follow(self, row: tuple[_Step, ...], index: int, position: int) -> int | None:
@@ -260,7 +277,9 @@ class _Text:
 
 
 def _mostly_han(text: str) -> bool:
-    return 2 * len(re.findall(r"[\u4e00-\u9fff]", text)) > len(re.findall(r"[^\W\d_]", text))
+    return not text.isascii() and 2 * len(re.findall(r"[\u4e00-\u9fff]", text)) > len(
+        re.findall(r"[^\W\d_]", text)
+    )
 
 
 def _expected(topic: Topic) -> frozenset[str]:
@@ -281,23 +300,33 @@ def _quoted(folded: str, topic: Topic) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=1)
-def _load() -> tuple[dict[str, Phrases], tuple[_Rule, ...], tuple[_Kind, ...]]:
+def _load() -> tuple[
+    dict[str, Phrases], tuple[_Rule, ...], tuple[_Kind, ...], dict[str, list[str]]
+]:
+    """Concepts, rules, kinds of talk, and the concepts by their keys."""
     source = tomllib.loads(_RULES.read_text(encoding="utf-8"))
     words = {name: Phrases.parse(phrases) for name, phrases in source["words"].items()}
-    rules = tuple(
-        _Rule(
-            name=rule["name"],
-            note=rule["note"],
-            weight=float(rule["weight"]),
-            rows=tuple(tuple(_steps(row)) for row in rule.get("say", ())),
-            patterns=tuple(re.compile(pattern) for pattern in rule.get("regex", ())),
-        )
-        for rule in source["rule"]
-    )
+    rules = tuple(map(_rule, source["rule"]))
     kinds = tuple(
         _Kind(talk["kind"], float(talk["weight"]), tuple(talk["words"])) for talk in source["talk"]
     )
-    return words, rules, kinds
+    concepts: dict[str, list[str]] = defaultdict(list)
+    for name, phrases in words.items():
+        for key in phrases.keys:
+            concepts[key].append(name)
+    return words, rules, kinds, dict(concepts)
+
+
+def _rule(source: Mapping[str, Any]) -> _Rule:
+    rows = tuple(tuple(_steps(row)) for row in source.get("say", ()))
+    return _Rule(
+        name=source["name"],
+        note=source["note"],
+        weight=float(source["weight"]),
+        rows=rows,
+        opens=frozenset(row[0].concept for row in rows),
+        patterns=tuple(Guarded.compile(pattern) for pattern in source.get("regex", ())),
+    )
 
 
 @lru_cache(maxsize=1)

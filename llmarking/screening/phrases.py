@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,10 +53,8 @@ class Phrases:
         )
         return cls(re.compile(pattern), frozenset(map(_key, folded)))
 
-    def places(self, folded: str, keys: Set[str]) -> list[tuple[int, int]]:
-        """Where the phrases stand in a folded text with these keys."""
-        if self.keys.isdisjoint(keys):
-            return []
+    def places(self, folded: str) -> list[tuple[int, int]]:
+        """Where the phrases stand in a folded text; worth looking for where it has a key."""
         return [match.span() for match in self.pattern.finditer(folded)]
 
 
@@ -78,7 +76,7 @@ def keys_of(folded: str) -> set[str]:
     keys = {f"{first} {second}" for first, second in pairwise(units)}
     distinct = set(units)
     keys |= distinct
-    keys.update("~" + unit[:size] for unit in distinct for size in (2, 3, 4))
+    keys.update(["~" + unit[:size] for size in (2, 3, 4) for unit in distinct])
     keys.update(_NO_UNIT.findall(folded))
     if _ARABIC.search(folded):
         keys.add(_ANY_ARABIC)

@@ -99,13 +99,15 @@ def screen(answer: str, question: Question) -> Screening:
         found.append(
             (Flag.TOO_LONG, f"{len(text)} characters; only the first and last part were searched")
         )
-    if _is_empty(_ends(text), question):
+    ends = _ends(text)
+    folded = fold(ends)
+    if _is_empty(ends, folded, question):
         found.append((Flag.EMPTY, "says nothing"))
     else:
-        found += copies(_ends(text), question)
-        if language := foreign_language(_ends(text), question):
+        found += copies(folded, question)
+        if language := foreign_language(ends, folded, question):
             found.append((Flag.OTHER_LANGUAGE, f"mostly in {language}"))
-    found += ((Flag.MANIPULATION, note) for note in _manipulation(answer, cleaned, question))
+    found += ((Flag.MANIPULATION, note) for note in _manipulation(ends, folded, cleaned, question))
     return Screening(
         flags=tuple(dict.fromkeys(flag for flag, _ in found)),
         text=text,
@@ -132,8 +134,8 @@ def _letters(text: str) -> str:
     return re.sub(r"[\W_]+", "", text)
 
 
-def _is_empty(text: str, question: Question) -> bool:
-    letters = _letters(fold(text))
+def _is_empty(text: str, folded: str, question: Question) -> bool:
+    letters = _letters(folded)
     if letters:
         return letters in _MASTER_KEYS
     signs = "".join(text.split())
@@ -141,10 +143,8 @@ def _is_empty(text: str, question: Question) -> bool:
     return signs not in "".join(question.reference.split()) or signs in ".。:：,，;；-–—…?？!！"
 
 
-def _manipulation(raw: str, cleaned: Cleaned, question: Question) -> list[str]:
+def _manipulation(text: str, folded: str, cleaned: Cleaned, question: Question) -> list[str]:
     topic = Topic.of(question.text, question.reference)
-    text = _ends(cleaned.text)
-    folded = fold(text)
     evidence = find(folded, topic)
     evidence += forms(text, folded, cleaned, topic)
     heaviest, label = evidence, ""

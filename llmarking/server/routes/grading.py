@@ -48,7 +48,7 @@ async def grade(body: GradeRequest, request: Request) -> Response:
         return await streaming(request, 1, events, "text/event-stream")
     with service.gate.admit():
         graded = await until_disconnect(request, grader.grade(question, body.answer, options))
-    return JSONResponse(_grade_response(service, graded, body).model_dump(mode="json"))
+    return JSONResponse(grade_response(service, graded, body).model_dump(mode="json"))
 
 
 async def _grade_events(
@@ -60,9 +60,7 @@ async def _grade_events(
             async for event in closing:
                 started = True
                 if isinstance(event, Graded):
-                    yield sse(
-                        "grade", _grade_response(service, event, body).model_dump(mode="json")
-                    )
+                    yield sse("grade", grade_response(service, event, body).model_dump(mode="json"))
                 elif isinstance(event, PointDecided):
                     yield sse("point", PointResult.of(event.verdict).model_dump(mode="json"))
                 else:
@@ -81,7 +79,8 @@ async def _grade_events(
         yield sse("error", too_late(error))
 
 
-def _grade_response(service: Service, graded: Graded, body: GradeRequest) -> GradeResponse:
+def grade_response(service: Service, graded: Graded, body: GradeRequest) -> GradeResponse:
+    """Count a grade, and say what the client is told of it."""
     service.count_graded(graded, body.method)
     return GradeResponse.of(
         graded.grade,

@@ -1,0 +1,274 @@
+#!/usr/bin/env python
+"""What marking costs us besides the model: the real server on an engine that answers at once.
+
+The real app with the real tokenizer runs under uvicorn in this process, the clients in another, so
+that processor time counted here is the server's alone. Printed are answers per second, milliseconds
+of processor time an answer, and what each stage takes of them when it is run by itself.
+
+    python bench/overhead.py --out results/overhead/NAME.json
+    python bench/overhead.py --ways grade --profile
+
+Answers per second hold for a machine with two free cores: one for the server, one for the clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import json
+import multiprocessing
+import pstats
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import httpx
+import uvicorn
+from serving import machine
+from throughput import Work, _pairs
+
+from llmarking.calls.call import question_body
+from llmarking.domain import Reading
+from llmarking.engines.engine import EngineInfo, ScriptedEngine
+from llmarking.engines.tokenizing import HubTokenizer
+from llmarking.grading.grader import GradeOptions, Grader
+from llmarking.grading.prompting import Template, class_prompt, versions
+from llmarking.models import catalogue, hub
+from llmarking.protocol.bodies import GradeRequest
+from llmarking.screening.screen import screen
+from llmarking.server.app import create_app
+from llmarking.server.routes.grading import grade_response
+from llmarking.server.service import Service
+from llmarking.settings import ServerSettings
+from llmarking.store.database import open_store
+
+AT_ONCE = 256
+
+
+class InstantEngine(ScriptedEngine):
+    """Reads nothing: every point of every answer gets the same two log-probabilities at once."""
+
+    def __init__(self, tokenizer: HubTokenizer, name: str) -> None:
+        super().__init__()
+        self._hub_tokenizer = tokenizer
+        self._instant = EngineInfo(model=name, context=32_768, dtype="none")
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._instant
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._hub_tokenizer
+
+    async def read(
+        self,
+        prompt: Sequence[int],
+        tails: Sequence[Sequence[int]],
+        token_ids: Sequence[int],
+        *,
+        request_id: str,
+        adapter: str | None = None,
+    ) -> Reading:
+        await asyncio.sleep(0)
+        return Reading([[-0.5, -1.0] for _ in tails], len(prompt), 0)
+
+
+def main() -> int:
+    """Run the ways asked for and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--courses", nargs="+", default=["data/training", "EXAMPLE"])
+    parser.add_argument("--answers", type=int, help="no more than these")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--profile", action="store_true", help="also print where the time goes")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    args = parser.parse_args()
+    work = Work(tuple(_pairs(args.courses, args.answers)))
+    spec = catalogue.default_model()
+    engine = InstantEngine(HubTokenizer.from_folder(hub.fetch(spec).path), spec.name)
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "model": f"none; tokenizer of {spec.name}",
+        "answers": len(work.pairs),
+        "points": work.points,
+        "ways": {way: _measured(way, engine, work, profile=args.profile) for way in args.ways},
+        "stages": asyncio.run(_stages(engine, work)),
+    }
+    print(table(found))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def _measured(way: str, engine: InstantEngine, work: Work, *, profile: bool) -> dict[str, float]:
+    """Serve, let clients in another process send everything, and look at the clocks."""
+    bodies = WAYS[way](work)
+    with _serving(engine, profile=profile) as url:
+        ours, theirs = multiprocessing.get_context("spawn").Pipe()
+        process = multiprocessing.get_context("spawn").Process(
+            target=_client, args=(url, way, bodies, theirs)
+        )
+        process.start()
+        theirs.close()  # so that the end of the clients is an error here and no silence
+        ours.recv()  # imports are done, a connection is open
+        wall, cpu = time.perf_counter(), time.process_time()
+        ours.send("go")
+        ours.recv()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        process.join()
+    count = len(work.pairs)
+    return {
+        "answers_per_second": round(count / wall, 1),
+        "cpu_ms_per_answer": round(1000 * cpu / count, 3),
+        "wall_ms_per_answer": round(1000 * wall / count, 3),
+    }
+
+
+@contextmanager
+def _serving(engine: InstantEngine, *, profile: bool) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as scratch, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        store = open_store(f"sqlite:///{scratch}/jobs.db")
+        app = create_app(engine, ServerSettings(max_queue=100_000), store)
+        config = uvicorn.Config(app, log_level="error", access_log=False, timeout_keep_alive=75)
+        server = uvicorn.Server(config)
+        profiler = cProfile.Profile(time.thread_time)
+
+        def run() -> None:
+            if profile:
+                profiler.enable()
+            server.run(sockets=[listener])
+            profiler.disable()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            service: Service = app.state.service
+            while not (server.started and service.ready.is_set()):
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+            store.close()
+    if profile:
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(60)
+
+
+def _grade_bodies(work: Work) -> list[bytes]:
+    return [
+        json.dumps({"question": question_body(question), "answer": answer.text}).encode()
+        for question, answer in work.pairs
+    ]
+
+
+def _job_bodies(work: Work) -> list[bytes]:
+    codes = {id(q): f"q{n}" for n, q in enumerate({id(q): q for q, _ in work.pairs}.values())}
+    questions = {codes[id(q)]: {**question_body(q), "code": codes[id(q)]} for q, _ in work.pairs}
+    answers = [
+        {"id": str(n), "student": str(n), "question": codes[id(q)], "text": answer.text}
+        for n, (q, answer) in enumerate(work.pairs)
+    ]
+    body = {"course": {"name": "bench"}, "questions": [*questions.values()], "answers": answers}
+    return [json.dumps(body).encode()]
+
+
+WAYS: dict[str, Callable[[Work], list[bytes]]] = {"grade": _grade_bodies, "job": _job_bodies}
+
+
+def _client(url: str, way: str, bodies: list[bytes], pipe: Any) -> None:
+    asyncio.run(_send(url, way, bodies, pipe))
+
+
+async def _send(url: str, way: str, bodies: list[bytes], pipe: Any) -> None:
+    limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+    async with httpx.AsyncClient(
+        base_url=url, timeout=None, limits=limits, headers={"content-type": "application/json"}
+    ) as http:
+        (await http.get("/health/ready")).raise_for_status()
+        pipe.send("ready")
+        pipe.recv()
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def one(body: bytes) -> None:
+            async with places:
+                (await http.post("/grade", content=body)).raise_for_status()
+
+        if way == "grade":
+            await asyncio.gather(*map(one, bodies))
+        else:
+            job = (await http.post("/jobs", content=bodies[0])).raise_for_status().json()
+            while job["state"] not in ("finished", "cancelled"):
+                await asyncio.sleep(0.1)
+                job = (await http.get(f"/jobs/{job['id']}")).json()
+            results = await http.get(f"/jobs/{job['id']}/results", params={"limit": 100_000})
+            results.raise_for_status()
+        pipe.send("done")
+
+
+async def _stages(engine: InstantEngine, work: Work) -> dict[str, float]:
+    """Milliseconds of processor time an answer, of each stage run by itself over all answers."""
+    bodies = _grade_bodies(work)
+    template = Template("verdict", 0, versions("verdict")[-1])
+    shared = {
+        id(question): class_prompt(question, (), template, engine.tokenizer)
+        for question, _ in work.pairs
+    }
+    requests = [GradeRequest.model_validate_json(body) for body in bodies]
+    service = Service(engine, ServerSettings(), lambda reason: None)
+    grader = Grader(engine)
+    found = {
+        "check the body, parse the rubric": _spent(
+            bodies, lambda body: GradeRequest.model_validate_json(body).question.question()
+        ),
+        "screen": _spent(work.pairs, lambda pair: screen(pair[1].text, pair[0])),
+        "tokenize the answer": _spent(
+            work.pairs,
+            lambda pair: shared[id(pair[0])].with_answer(pair[1].text, engine.tokenizer).ids,
+        ),
+    }
+    start = time.process_time()
+    graded = [await grader.grade(q, a.text, GradeOptions()) for q, a in work.pairs]
+    whole = 1000 * (time.process_time() - start) / len(work.pairs)
+    found["grade, all of it"] = round(whole, 3)
+    found["answer"] = _spent(
+        list(zip(graded, requests, strict=True)),
+        lambda pair: grade_response(service, pair[0], pair[1]).model_dump(mode="json"),
+    )
+    return found
+
+
+def _spent(rows: Sequence[Any], work: Callable[[Any], object]) -> float:
+    start = time.process_time()
+    for row in rows:
+        work(row)
+    return round(1000 * (time.process_time() - start) / len(rows), 3)
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = [f"{found['answers']} answers, {found['points']} points; {found['machine']}", ""]
+    lines += ["| | answers/s | ms of processor an answer |", "|---|---|---|"]
+    lines += [
+        f"| {way} | {row['answers_per_second']:.0f} | {row['cpu_ms_per_answer']:.2f} |"
+        for way, row in found["ways"].items()
+    ]
+    lines += ["", "| stage by itself | ms of processor an answer |", "|---|---|"]
+    lines += [f"| {stage} | {ms:.3f} |" for stage, ms in found["stages"].items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
