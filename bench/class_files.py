@@ -9,6 +9,7 @@ Each file is made here and handled in a process of its own, so that memory is th
 
 from __future__ import annotations
 
+import argparse
 import io
 import itertools
 import platform
@@ -17,6 +18,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from llmarking.datasets.contents import whole_question
 from llmarking.tables import files as tables
@@ -95,8 +99,13 @@ def measure(name: str) -> None:
 
 def main() -> None:
     """Measure the files that are named, or all, each in a process of its own."""
-    if len(sys.argv) == 2:
-        measure(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", nargs="?", choices=FILES, help="one of them (default: all)")
+    name = parser.parse_args().name
+    if name is not None:
+        measure(name)
         return
     print(f"Python {platform.python_version()} on {platform.machine()}", flush=True)
     for name in FILES:
