@@ -17,6 +17,7 @@ from llmarking.engines.engine import Tokenizer
 from llmarking.grading.prompting import ClassPrompt, Template, class_prompt, versions
 from llmarking.marks.overlap import PointWords
 from llmarking.screening.languages import foreign_language
+from llmarking.screening.normalising import fold
 from llmarking.training.data import Balance, Group, with_examples
 from llmarking.training.settings import TrainingSettings
 
@@ -134,7 +135,7 @@ class Renderer:
             self._texts[answer.text] = tuple(self.tokenizer.encode_plain(answer.text))
         ids = [*self._texts[answer.text], *prompt.closing]
         rows, labels, weights, points, shares = [], [], [], [], []
-        foreign = foreign_language(answer.text, group.question) is not None
+        foreign = foreign_language(answer.text, fold(answer.text), group.question) is not None
         said = PointWords(group.question).shares(answer.text, foreign=foreign)
         for point, tail, share in zip(group.question.points, prompt.tails, said, strict=True):
             ids += tail
