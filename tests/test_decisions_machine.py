@@ -167,7 +167,7 @@ class TeachersMachine(JobsMachine):
     def finish_everything(self) -> None:
         for job in self.jobs:
             if store_jobs.read_job(self.store, job).state == "paused":
-                store_jobs.resume(self.store, job)
+                store_jobs.resume(self.store, job, actor="test")
         self.leases_run_out()
         while (claimed := store_blocks.claim(self.store, "d", MODEL, LEASE)) is not None:
             self.finish(claimed)

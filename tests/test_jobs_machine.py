@@ -139,7 +139,7 @@ class JobsMachine(RuleBasedStateMachine):
     def hand_in(self, texts: list[str], shots: int) -> str:
         self.number += 1
         body, key = body_of(texts, f"course {self.number}", shots), f"key {self.number}"
-        job, new = submit(self.store, body, key, self.configure)
+        job, new = submit(self.store, body, key, self.configure, actor="test")
         assert new
         assert job not in self.jobs
         self.jobs[job] = Handed(body, key)
@@ -148,13 +148,16 @@ class JobsMachine(RuleBasedStateMachine):
     @rule(job=handed)
     def repeat(self, job: str) -> None:
         known = self.jobs[job]
-        assert submit(self.store, known.body, known.key, self.configure) == (job, False)
+        assert submit(self.store, known.body, known.key, self.configure, actor="test") == (
+            job,
+            False,
+        )
 
     @rule(job=handed)
     def repeat_with_another_body(self, job: str) -> None:
         body = body_of(["another"], "another", 0)
         with pytest.raises(InputError, match="Idempotency-Key"):
-            submit(self.store, body, self.jobs[job].key, self.configure)
+            submit(self.store, body, self.jobs[job].key, self.configure, actor="test")
 
     @rule(job=handed)
     def pause(self, job: str) -> None:
@@ -176,11 +179,11 @@ class JobsMachine(RuleBasedStateMachine):
     def move(self, job: str, how: Any, before: tuple[str, ...], after: str | None) -> bool:
         state = store_jobs.read_job(self.store, job).state
         if state in before:
-            found = how(self.store, job)
+            found = how(self.store, job, actor="test")
             assert found.state == after or (after is None and found.state in ("queued", "running"))
             return True
         with pytest.raises(Conflict):
-            how(self.store, job)
+            how(self.store, job, actor="test")
         assert store_jobs.read_job(self.store, job).state == state
         return False
 
@@ -308,7 +311,7 @@ class JobsMachine(RuleBasedStateMachine):
                 tx.execute(sa.update(blocks).values(lease_until=0))
             for job in self.jobs:
                 if store_jobs.read_job(self.store, job).state == "paused":
-                    store_jobs.resume(self.store, job)
+                    store_jobs.resume(self.store, job, actor="test")
             if self.jobs:
                 asyncio.run(self.work())
             for job, known in self.jobs.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import io
 import json
 import re
@@ -533,3 +534,21 @@ def test_what_students_write_is_in_no_log(
         logged = tx.execute(sa.select(events)).all()
     assert {event.action for event in logged} >= {"course.created", "job.created", "job.finished"}
     assert "CANARY" not in repr(logged)
+
+
+def test_the_log_names_the_key_that_was_used(
+    live_server_factory: ServerFactory, store: Store
+) -> None:
+    key = "key-of-the-teacher"
+    url = live_server_factory(ScriptedEngine(delay=0.2), store, api_keys=(key,))
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as http:
+        id = http.post("/jobs", json=class_of(40)).raise_for_status().json()["id"]
+        for call, what in (("POST", "/pause"), ("POST", "/resume"), ("DELETE", "")):
+            http.request(call, f"/jobs/{id}{what}").raise_for_status()
+    with store.read() as tx:
+        rows = tx.execute(sa.select(events.c.actor, events.c.action)).all()
+    actors = {row.action: row.actor for row in rows}
+    who = f"key {hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    wanted = ("created", "paused", "resumed", "cancelled")
+    assert [actors[f"job.{action}"] for action in wanted] == [who] * 4
+    assert "api" not in actors.values()

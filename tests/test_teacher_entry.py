@@ -327,6 +327,32 @@ def test_students_get_links_and_what_they_contest_comes_first(
     assert httpx.get(links[0]).status_code == 404
 
 
+def test_a_student_is_deleted_by_an_id_that_is_typed_twice(
+    site: Site, visit: Callable[..., Visit], course: str
+) -> None:
+    page = visit().page
+    open_review(page, site, course)
+    page.click("#go-export")
+    page.click("text=Delete one student")
+    [first, *_] = site.client.answers(course).answers
+    who, before = first.student or "", site.client.course(course).answers
+    for wrong in ("nobody", who):
+        page.fill("#student-id textarea, #student-id input", wrong)
+        page.click("#student-look")
+        page.wait_for_selector(f"#student-found >> text={wrong}")
+    page.fill("#student-again textarea, #student-again input", f"{who}0")
+    page.click("#student-delete")
+    page.wait_for_selector("#student-found >> text=nothing was deleted")
+    assert site.client.course(course).answers == before
+    page.fill("#student-again textarea, #student-again input", who)
+    page.click("#student-delete")
+    page.wait_for_selector("#student-found >> text=is deleted")
+    left = {each.student for each in site.client.answers(course).answers}
+    assert left
+    assert who not in left
+    assert not page.locator("#student-delete").is_visible()
+
+
 def test_a_class_is_deleted_by_its_name_only(
     site: Site, visit: Callable[..., Visit], course: str
 ) -> None:

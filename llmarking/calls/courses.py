@@ -23,6 +23,7 @@ from llmarking.protocol.courses import (
     CourseQuestions,
     Courses,
     Deleted,
+    StudentData,
     Summary,
     Upload,
     Uploads,
@@ -62,6 +63,10 @@ def change_course(course: str, fields: Mapping[str, Any]) -> Call[Course]:
 def delete_course(course: str) -> Call[Deleted]:
     path = f"/courses/{segment(course)}"
     return Call(path, lambda: Whole(reader(Deleted)), method="DELETE", once=True)
+
+
+def student(course: str, student: str) -> Call[StudentData]:
+    return _get(f"/courses/{segment(course)}/students/{segment(student)}", StudentData)
 
 
 def delete_student(course: str, student: str) -> Call[Deleted]:
@@ -133,6 +138,10 @@ class CourseMethods:
         """Delete a course with everything in it."""
         return self._one(delete_course(course_id))
 
+    def student(self: Asks, course_id: str, student_id: str) -> StudentData:
+        """All that is stored about a student of a course."""
+        return self._one(student(course_id, student_id))
+
     def delete_student(self: Asks, course_id: str, student: str) -> Deleted:
         """Delete a student of a course with all answers and marks."""
         return self._one(delete_student(course_id, student))
@@ -196,6 +205,10 @@ class AsyncCourseMethods:
     async def delete_course(self: AsksAsync, course_id: str) -> Deleted:
         """See `CourseMethods.delete_course`."""
         return await self._one(delete_course(course_id))
+
+    async def student(self: AsksAsync, course_id: str, student_id: str) -> StudentData:
+        """See `CourseMethods.student`."""
+        return await self._one(student(course_id, student_id))
 
     async def delete_student(self: AsksAsync, course_id: str, student: str) -> Deleted:
         """See `CourseMethods.delete_student`."""

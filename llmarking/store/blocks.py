@@ -7,6 +7,7 @@ still the one that was claimed: so work may be done twice after a crash, and nev
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from llmarking.errors import Conflict
 from llmarking.store.courses import log_event
 from llmarking.store.database import Store
+from llmarking.store.review import model_marks
 from llmarking.store.schema import answers, blocks, clock, job_answers, jobs, marks, questions
 
 ACTIVE = ("queued", "running")
@@ -239,7 +241,53 @@ def _still(claim: Claim) -> sa.ColumnElement[bool]:
 def _add_marks(tx: sa.Connection, claim: Claim, outcomes: Sequence[Outcome]) -> dict[str, int]:
     """Add the marks that are not there yet; returns the ids of all, by answer."""
     graded = {each.answer: each.mark for each in outcomes if each.mark is not None}
-    if not graded:
+    if claim.kind != "grade":
+        return _insert(tx, claim, graded)
+    # A decision or an undo at this moment has to wait, or what it takes for the newest is not.
+    wanted = sa.select(answers.c.id).where(answers.c.id.in_(list(graded)))
+    tx.execute(wanted.order_by(answers.c.id).with_for_update())
+    newest, known = model_marks(tx, list(graded)), _names(tx, graded)
+    ids: dict[str, int] = {}
+    new: dict[str, Mapping[str, Any]] = {}
+    for answer, mark in graded.items():
+        last, name = newest.get(answer), str(mark["config_hash"])
+        if last is None or (answer, name) not in known:
+            new[answer] = mark
+        elif last["question_id"] == claim.question.id and last["config_hash"] in (
+            name,
+            _repeated(name, last["supersedes"]),
+        ):
+            ids[answer] = last["id"]
+        else:
+            # Said before others were asked, or of an older version of the question: it is said
+            # again, as the newest of the log is what stands and what an undo goes back to.
+            over = {"config_hash": _repeated(name, last["id"]), "supersedes": last["id"]}
+            new[answer] = {**mark, **over}
+    ids |= _insert(tx, claim, new)
+    _point(tx, ids)
+    return ids
+
+
+def _repeated(name: str, over: int | None) -> str:
+    """The name of a mark that says again, over another one, what was said before."""
+    return hashlib.sha256(f"{name}:{over}".encode()).hexdigest()
+
+
+def _names(tx: sa.Connection, graded: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Which answers have a mark of the name that they are to get."""
+    query = sa.select(marks.c.answer_id, marks.c.config_hash).where(
+        marks.c.kind == "model",
+        marks.c.answer_id.in_(list(graded)),
+        marks.c.config_hash.in_({str(mark["config_hash"]) for mark in graded.values()}),
+    )
+    return {(row.answer_id, row.config_hash) for row in tx.execute(query)}
+
+
+def _insert(
+    tx: sa.Connection, claim: Claim, new: Mapping[str, Mapping[str, Any]]
+) -> dict[str, int]:
+    """Add marks, where there is none of the name; returns the ids by answer."""
+    if not new:
         return {}
     insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     rows = [
@@ -248,9 +296,10 @@ def _add_marks(tx: sa.Connection, claim: Claim, outcomes: Sequence[Outcome]) -> 
             "question_id": claim.question.id,
             "job_id": claim.job,
             "kind": "model",
+            "supersedes": None,
             **mark,
         }
-        for answer, mark in graded.items()
+        for answer, mark in new.items()
     ]
     tx.execute(
         insert(marks).on_conflict_do_nothing(
@@ -258,22 +307,22 @@ def _add_marks(tx: sa.Connection, claim: Claim, outcomes: Sequence[Outcome]) -> 
         ),
         rows,
     )
-    configs = {str(mark["config_hash"]) for mark in graded.values()}
     found = tx.execute(
-        sa.select(marks.c.id, marks.c.answer_id).where(
-            marks.c.kind == "model",
-            marks.c.answer_id.in_(list(graded)),
-            marks.c.config_hash.in_(configs),
+        sa.select(marks.c.id, marks.c.answer_id, marks.c.config_hash).where(
+            marks.c.kind == "model", marks.c.answer_id.in_(list(new))
         )
     )
-    ids = {row.answer_id: int(row.id) for row in found}
-    if claim.kind == "grade":
-        _point(tx, ids)
-    return ids
+    return {
+        row.answer_id: int(row.id)
+        for row in found
+        if row.config_hash == new[row.answer_id]["config_hash"]
+    }
 
 
 def _point(tx: sa.Connection, ids: Mapping[str, int]) -> None:
     """Let answers point at their new marks, except where a person has decided."""
+    if not ids:
+        return
     standing = sa.select(marks.c.kind).where(marks.c.id == answers.c.current_mark_id)
     tx.execute(
         sa.update(answers)

@@ -6,7 +6,7 @@ the second one is told instead of overwriting the first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from llmarking.store.review import (
     listed,
     mark_state,
     marks_by_id,
+    parts,
     verdicts_of,
 )
 from llmarking.store.schema import answers, jobs, marks, new_id
@@ -72,6 +73,7 @@ def decide(
     together = [found.listed]
     if identical:
         together += _undecided_copies(tx, found)
+    _hold(tx, [each.answer["id"] for each in together])
     question = question_of(found.question)
     for each in together:
         beneath = () if each.model is None else verdicts_of(each.model, question)
@@ -129,6 +131,7 @@ def undo(
             .order_by(answers.c.position)
         )
         taken_back += tx.execute(query).mappings().all()
+    _hold(tx, [each["answer_id"] for each in taken_back])
     for each in taken_back:
         _take_back(tx, each, author)
     [after] = listed(tx, [answer_id])
@@ -141,10 +144,18 @@ def undo(
     return Outcome(after, tuple(each["answer_id"] for each in taken_back))
 
 
+def _hold(tx: sa.Connection, ids: Sequence[str]) -> None:
+    """Let a server that grades these answers at this moment wait, or an older mark might stand.
+
+    In the order of the ids, as everywhere: so no two transactions wait for each other.
+    """
+    for part in parts(sorted(ids)):
+        wanted = sa.select(answers.c.id).where(answers.c.id.in_(part)).order_by(answers.c.id)
+        tx.execute(wanted.with_for_update())
+
+
 def _take_back(tx: sa.Connection, mark: Row, author: str) -> None:
     answer_id = mark["answer_id"]
-    # A server that grades the answer at this moment has to wait, or the older mark would stand.
-    tx.execute(sa.select(answers.c.id).where(answers.c.id == answer_id).with_for_update())
     log = [*entries(tx, answer_id), Entry(2**62, Kind.UNDO, mark["id"])]
     before = decisions.standing(log)
     restored = None if before is None else marks_by_id(tx, [before])[before]

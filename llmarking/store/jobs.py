@@ -99,7 +99,7 @@ def _rate(tx: sa.Connection, row: sa.Row[Any]) -> float | None:
     return count / max(span, 0.1) if count else None
 
 
-def pause(store: Store, job: str, *, actor: str = "api") -> Job:
+def pause(store: Store, job: str, *, actor: str) -> Job:
     """Stop handing out blocks of a job.
 
     Raises:
@@ -108,7 +108,7 @@ def pause(store: Store, job: str, *, actor: str = "api") -> Job:
     return _move(store, job, ("queued", "running"), "paused", actor)
 
 
-def resume(store: Store, job: str, *, actor: str = "api") -> Job:
+def resume(store: Store, job: str, *, actor: str) -> Job:
     """Go on with a job that was paused.
 
     Raises:
@@ -117,7 +117,7 @@ def resume(store: Store, job: str, *, actor: str = "api") -> Job:
     return _move(store, job, ("paused",), "queued", actor)
 
 
-def cancel(store: Store, job: str, *, actor: str = "api") -> Job:
+def cancel(store: Store, job: str, *, actor: str) -> Job:
     """End a job; the marks it has given stay.
 
     Raises:

@@ -56,7 +56,7 @@ class Placed(NamedTuple):
 
 
 def submit(
-    store: Store, body: JobRequest, key: str | None, configure: Configure, *, actor: str = "api"
+    store: Store, body: JobRequest, key: str | None, configure: Configure, *, actor: str
 ) -> tuple[str, bool]:
     """Write a class and its job.
 

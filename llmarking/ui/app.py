@@ -19,10 +19,18 @@ import gradio as gr
 import uvicorn
 
 from llmarking.ui.desk import Desk
-from llmarking.ui.export import ExportPage, ExportParts, build_export, export_route
+from llmarking.ui.export import (
+    DeletionParts,
+    ExportPage,
+    ExportParts,
+    build_deletion,
+    build_export,
+    export_route,
+)
 from llmarking.ui.frame import FramePage, build_frame
 from llmarking.ui.grade import GradePage, GradeParts, build_grade
 from llmarking.ui.intake import Intake
+from llmarking.ui.leaving import LeavingPage, LeavingParts, build_leaving
 from llmarking.ui.login import LOOPBACK, Guard, Sessions, login_routes
 from llmarking.ui.overview import (
     OverviewPage,
@@ -61,6 +69,8 @@ class Parts(NamedTuple):
     refit: RefitParts
     to_export: gr.Button
     export: ExportParts
+    leaving: LeavingParts
+    deletion: DeletionParts
 
     @property
     def progress(self) -> list[Any]:
@@ -118,14 +128,17 @@ def build(desk: Desk, i18n: gr.I18n) -> gr.Blocks:
                 overview = build_overview(i18n, risk, load)
             with gr.Step(i18n("step_export"), id=5) as entered["export"]:
                 export = build_export(i18n)
+                leaving = build_leaving(i18n)
+                deletion = build_deletion(i18n)
         parts = Parts(
             *(top, steps, entered, course, intake, upload, check, grade, review),
-            *(overview, refit, to_export, export),
+            *(overview, refit, to_export, export, leaving, deletion),
         )
         _wire_upload(parts, UploadPage(desk))
         _wire_grade(parts, GradePage(desk))
         _wire_review(parts, ReviewPage(desk), OverviewPage(desk))
         _wire_export(parts, ExportPage(desk))
+        _wire_leaving(parts, LeavingPage(desk), ExportPage(desk))
         _wire_frame(blocks, parts, desk)
     return blocks
 
@@ -187,9 +200,20 @@ def _wire_export(parts: Parts, page: ExportPage) -> None:
     parts.entered["export"].select(page.files, course, export.files, **_QUIET)
     export.release.click(page.release, course, export.links, **_QUIET)
     export.revoke.click(page.revoke, course, export.links, **_QUIET)
-    export.delete.click(page.delete, [course, export.name], [course, export.said], **_QUIET).then(
+    whole = parts.deletion
+    whole.delete.click(page.delete, [course, whole.name], [course, whole.said], **_QUIET).then(
         None, course, None, js=_LEAVE, **_QUIET
     )
+
+
+def _wire_leaving(parts: Parts, page: LeavingPage, exports: ExportPage) -> None:
+    leaving, course = parts.leaving, parts.course
+    said = [leaving.found, leaving.again, leaving.delete]
+    leaving.look.click(page.look, [course, leaving.student], said, **_QUIET)
+    leaving.student.submit(page.look, [course, leaving.student], said, **_QUIET)
+    leaving.delete.click(
+        page.delete, [course, leaving.student, leaving.again], said, **_QUIET
+    ).then(exports.files, course, parts.export.files, **_QUIET)
 
 
 def _wire_frame(blocks: gr.Blocks, parts: Parts, desk: Desk) -> None:

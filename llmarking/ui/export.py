@@ -50,6 +50,11 @@ class ExportParts(NamedTuple):
     release: gr.Button
     revoke: gr.Button
     links: gr.HTML
+
+
+class DeletionParts(NamedTuple):
+    """The components of the deletion of the class."""
+
     name: gr.Textbox
     delete: gr.Button
     said: gr.HTML
@@ -238,10 +243,15 @@ def build_export(i18n: gr.I18n) -> ExportParts:
             release = gr.Button(i18n("release"), elem_id="release")
             revoke = gr.Button(i18n("revoke"), elem_id="revoke")
         links = gr.HTML(elem_id="links")
+    return ExportParts(files, release, revoke, links)
+
+
+def build_deletion(i18n: gr.I18n) -> DeletionParts:
+    """The deletion of the class."""
     with gr.Accordion(i18n("delete_title"), open=False):
         gr.Markdown(i18n("delete_hint"))
         with gr.Row(equal_height=True):
             name = gr.Textbox(label=i18n("class_name"), max_length=200, elem_id="delete-name")
             delete = gr.Button(i18n("delete"), variant="stop", elem_id="delete")
     said = gr.HTML(elem_id="deleted")
-    return ExportParts(files, release, revoke, links, name, delete, said)
+    return DeletionParts(name, delete, said)

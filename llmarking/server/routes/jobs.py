@@ -15,12 +15,13 @@ import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from llmarking.errors import InputError, StoreError, UnknownModelError
+from llmarking.errors import InputError, UnknownModelError
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.jobs import files
 from llmarking.jobs.worker import Worker
 from llmarking.protocol.jobs import MAX_ANSWERS, Job, JobList, JobRequest, JobResult, JobResults
 from llmarking.server import apidocs
+from llmarking.server.routes.storing import actor, store_of
 from llmarking.server.service import Service, running_beside, service_of
 from llmarking.server.streaming import Stream, sse, too_late
 from llmarking.store import jobs as store_jobs
@@ -34,18 +35,6 @@ STORED = apidocs.errors(404, 503)
 # How often a watched job is looked at, and how often something is said that is no news.
 WATCH_SECONDS = 0.5
 SILENCE_SECONDS = 15.0
-
-
-def store_of(request: Request) -> Store:
-    """The store of the app that answers a request.
-
-    Raises:
-        StoreError: it has none.
-    """
-    store: Store | None = request.app.state.store
-    if store is None:
-        raise StoreError("this server keeps no classes: it was started without a database")
-    return store
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +94,7 @@ def post_job(
         raise UnknownModelError(
             f"there is no adapter {body.adapter!r}; known: {known}", field="adapter"
         )
-    job, new = submit(store, body, idempotency_key, _configure(grader))
+    job, new = submit(store, body, idempotency_key, _configure(grader), actor=actor(request))
     wake(request)
     found = store_jobs.read_job(store, job)
     return JSONResponse(found.model_dump(mode="json"), 202 if new else 200)
@@ -154,7 +143,7 @@ def get_job(job: str, request: Request) -> Job:
 @router.post("/jobs/{job}/pause", response_model=Job, responses=STORED | apidocs.errors(409))
 def pause_job(job: str, request: Request) -> Job:
     """Stop grading until it is resumed; what is in the engine is given up."""
-    found = store_jobs.pause(store_of(request), job)
+    found = store_jobs.pause(store_of(request), job, actor=actor(request))
     wake(request)
     return found
 
@@ -162,7 +151,7 @@ def pause_job(job: str, request: Request) -> Job:
 @router.post("/jobs/{job}/resume", response_model=Job, responses=STORED | apidocs.errors(409))
 def resume_job(job: str, request: Request) -> Job:
     """Go on with what was paused."""
-    found = store_jobs.resume(store_of(request), job)
+    found = store_jobs.resume(store_of(request), job, actor=actor(request))
     wake(request)
     return found
 
@@ -170,7 +159,7 @@ def resume_job(job: str, request: Request) -> Job:
 @router.delete("/jobs/{job}", response_model=Job, responses=STORED | apidocs.errors(409))
 def cancel_job(job: str, request: Request) -> Job:
     """End a job. The marks it has given stay."""
-    found = store_jobs.cancel(store_of(request), job)
+    found = store_jobs.cancel(store_of(request), job, actor=actor(request))
     wake(request)
     return found
 

@@ -15,9 +15,9 @@ from fastapi.responses import StreamingResponse
 from llmarking.errors import StoreError
 from llmarking.protocol.courses import Deleted, StudentData
 from llmarking.server import apidocs
-from llmarking.server.routes.jobs import store_of, wake
+from llmarking.server.routes.jobs import wake
 from llmarking.server.routes.review import detail
-from llmarking.server.routes.storing import actor, reading
+from llmarking.server.routes.storing import actor, reading, store_of
 from llmarking.server.service import running_beside, service_of
 from llmarking.store import privacy as store_privacy
 

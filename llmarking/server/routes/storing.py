@@ -11,9 +11,22 @@ from typing import TypeVar
 import sqlalchemy as sa
 from fastapi import Request
 
-from llmarking.server.routes.jobs import store_of
+from llmarking.errors import StoreError
+from llmarking.store.database import Store
 
 T = TypeVar("T")
+
+
+def store_of(request: Request) -> Store:
+    """The store of the app that answers a request.
+
+    Raises:
+        StoreError: it has none.
+    """
+    store: Store | None = request.app.state.store
+    if store is None:
+        raise StoreError("this server keeps no classes: it was started without a database")
+    return store
 
 
 def reading(request: Request, work: Callable[[sa.Connection], T]) -> T:
