@@ -66,7 +66,7 @@ def delete_course(course: str) -> Call[Deleted]:
 
 
 def student(course: str, student: str) -> Call[StudentData]:
-    return _get(f"/courses/{segment(course)}/students/{segment(student)}", StudentData)
+    return get(f"/courses/{segment(course)}/students/{segment(student)}", StudentData)
 
 
 def delete_student(course: str, student: str) -> Call[Deleted]:
