@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Sequence
 
@@ -80,7 +81,7 @@ def test_a_body_that_does_not_come_is_given_up(path: str, sent: bytes, hasty: Ad
         while piece := client.recv(65536):  # ends: the connection is closed
             reply += piece
     assert status(reply) == 408
-    assert b"the request body did not arrive: %d bytes in 0 s" % len(sent) in reply
+    assert re.search(rb"the request body did not arrive: %d bytes in \d+ s" % len(sent), reply)
     assert reply.count(b"HTTP/1.1") == 1
     wait_until(lambda: idle(hasty))
 
@@ -102,7 +103,7 @@ def test_drops_do_not_keep_a_connection_alive(hasty: Address) -> None:
 def test_what_arrives_buys_time(
     live_server_factory: ServerFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "SLOWEST_BODY", 1000)
+    monkeypatch.setattr(bodies, "SLOWEST_BODY", 10)
     address = live_server_factory(body_seconds=0.3)
     request = raw_request("/generate", {"prompt": "a" * 3000, "max_tokens": 1})
     with connect(address) as client:

@@ -483,7 +483,8 @@ def test_silence(stub: Stub, make: Make) -> None:
     """A server that takes a request and says nothing is given up, and not asked again."""
     stub.replies = [[threading.Event()]]
     with pytest.raises(ServerUnreachable, match="silent"):
-        make(timeout=0.1).generate("hi")
+        make(timeout=0.5).generate("hi")
+    assert stub.arrived.wait(30)
     assert len(stub.received) == 1
 
 

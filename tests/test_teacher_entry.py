@@ -26,7 +26,11 @@ from llmarking.store.database import open_store
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = pytest.mark.filterwarnings("default")  # gradio's own warnings
+pytestmark = pytest.mark.filterwarnings(
+    "default",  # gradio's own warnings
+    # It leaves its loops to the garbage collector; the browser holds connections to the end.
+    "ignore:unclosed (event loop|resource|<socket):ResourceWarning",
+)
 
 KEY = "key-of-this-test-3f81"
 CANARY = "kanarienvogel-7c1f"
