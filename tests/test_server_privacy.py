@@ -150,7 +150,7 @@ def test_a_course_can_go_while_it_is_graded(client: TestClient, any_store: Store
 
 
 def test_somebody_who_keeps_reading_is_told_of(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path / 'llmarking.db'}")
+    store = open_store(f"sqlite:///{tmp_path / 'llmarking.db'}", busy_seconds=0.2)
     ClassInStore(store).answer("canary")
     with store.read() as tx:
         tx.execute(sa.select(courses)).all()
