@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from llmarking.engines.engine import ScriptedEngine
 from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings
+from llmarking.store.courses import newest_questions
 from llmarking.store.database import Store
 from llmarking.store.schema import jobs, marks
 
@@ -193,6 +194,21 @@ def test_marks_can_follow_a_question_that_was_put(client: TestClient) -> None:
     client.post(f"/regrades/{found['id']}/apply")
     assert table(client)[0][2:4] == (3, 4)
     assert client.get("/courses/c/questions").json()["questions"][0]["version"] == 2
+
+
+def test_what_is_left_out_of_a_question_stays_as_it_was(
+    client: TestClient, any_store: Store
+) -> None:
+    given = [{"id": 1, "verdict": True}, {"id": 2, "verdict": False}]
+    example = {"answer": "Pairs.", "points": given}
+    put = {"questions": [wire_question("Q1", FIRST, subject="Computing", examples=[example])]}
+    assert client.put("/courses/c/questions", json=put).status_code == 200
+    edited = {"code": "Q1", "text": "What is a hash table?", "reference": OTHER_MARKS}
+    made = client.post("/courses/c/regrade", json={"questions": [edited]}).json()
+    assert client.post(f"/regrades/{made['id']}/apply").status_code == 200
+    with any_store.read() as tx:
+        row = newest_questions(tx, "c")["Q1"]
+    assert (row.reference, row.subject, len(row.examples)) == (OTHER_MARKS, "Computing", 1)
 
 
 def test_a_job_on_the_old_questions_is_waited_for(client: TestClient, any_store: Store) -> None:

@@ -331,6 +331,50 @@ def test_students_get_links_and_what_they_contest_comes_first(
     assert httpx.get(links[0]).status_code == 404
 
 
+def test_an_edited_question_says_first_who_would_change(
+    site: Site, visit: Callable[..., Visit], course: str
+) -> None:
+    page = visit().page
+    open_review(page, site, course)
+    [question] = site.client.questions(course)
+    before = {row.id: (row.mark, row.full_mark) for row in site.client.answers(course).answers}
+    page.click("text=Change a question")
+    page.click("#rubric-question input")
+    page.click(f"[role=option] >> text={question.code}")
+    box = page.locator("#rubric-reference textarea")
+    page.wait_for_function("document.querySelector('#rubric-reference textarea').value")
+    was = box.input_value()
+    assert was == question.reference
+    box.fill(was.replace("<Point1:", "<Point", 1))
+    page.click("#rubric-try")
+    page.wait_for_selector("#rubric-found .lm-problem")
+    worth = question.points[0].mark
+    box.fill(was.replace(f"<Point1:{worth:g}>", f"<Point1:{worth + 3:g}>"))
+    page.focus("#rubric-try")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#rubric-found .lm-table")
+    assert page.locator("#rubric-found tbody tr").count() == len(before)
+    page.reload()  # the trial is the server's
+    page.wait_for_selector("#steps")
+    page.click("text=Change a question")
+    page.wait_for_selector("#rubric-found .lm-table")
+    page.click("#rubric-discard")
+    page.wait_for_selector("#rubric-found >> text=Discarded")
+    now = {row.id: (row.mark, row.full_mark) for row in site.client.answers(course).answers}
+    assert now == before
+    page.click("#rubric-question input")
+    page.click(f"[role=option] >> text={question.code}")
+    page.wait_for_function("document.querySelector('#rubric-reference textarea').value")
+    box.fill(was.replace(f"<Point1:{worth:g}>", f"<Point1:{worth + 3:g}>"))
+    page.click("#rubric-try")
+    page.click("#rubric-apply")
+    page.wait_for_selector("#rubric-found >> text=Applied")
+    for row in site.client.answers(course).answers:
+        mark, full = before[row.id]
+        gained = 3 if row.verdicts["1"] else 0
+        assert (row.mark, row.full_mark) == ((mark or 0) + gained, (full or 0) + 3)
+
+
 def test_a_student_is_deleted_by_an_id_that_is_typed_twice(
     site: Site, visit: Callable[..., Visit], course: str
 ) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from llmarking.calls.call import Call, Whole
+from llmarking.calls.call import AnyQuestion, Call, Whole, question_body
 from llmarking.calls.courses import get, send
 from llmarking.calls.jobs import Asks, AsksAsync, segment
 from llmarking.protocol.courses import (
@@ -15,6 +15,7 @@ from llmarking.protocol.courses import (
     Order,
     Refit,
     RefitApplied,
+    Regrade,
     Which,
     WireContest,
 )
@@ -61,6 +62,19 @@ def end_refit(
 ) -> Call[RefitApplied]:
     path = f"/courses/{segment(course)}/calibration/{segment(calibration)}/{how}"
     return send(path, RefitApplied)
+
+
+def regrade(course: str, questions: Sequence[AnyQuestion]) -> Call[Regrade]:
+    path = f"/courses/{segment(course)}/regrade"
+    return send(path, Regrade, questions=[question_body(question) for question in questions])
+
+
+def read_regrade(regrade: str) -> Call[Regrade]:
+    return get(f"/regrades/{segment(regrade)}", Regrade)
+
+
+def end_regrade(regrade: str, how: Literal["apply", "discard"]) -> Call[Regrade]:
+    return send(f"/regrades/{segment(regrade)}/{how}", Regrade)
 
 
 def release(course: str, renew: bool) -> Call[Release]:
@@ -136,6 +150,22 @@ class ReviewMethods:
     def discard_calibration(self: Asks, course_id: str, calibration: str) -> RefitApplied:
         """Let a proposed calibration go."""
         return self._one(end_refit(course_id, calibration, "discard"))
+
+    def regrade(self: Asks, course_id: str, asked: Sequence[AnyQuestion]) -> Regrade:
+        """Try edited questions on the answers that have marks; it changes nothing."""
+        return self._one(regrade(course_id, asked))
+
+    def read_regrade(self: Asks, regrade_id: str) -> Regrade:
+        """How far a trial is, who would change and by how much."""
+        return self._one(read_regrade(regrade_id))
+
+    def apply_regrade(self: Asks, regrade_id: str) -> Regrade:
+        """Let the edited questions count; a teacher's mark goes on standing."""
+        return self._one(end_regrade(regrade_id, "apply"))
+
+    def discard_regrade(self: Asks, regrade_id: str) -> Regrade:
+        """Let a trial go."""
+        return self._one(end_regrade(regrade_id, "discard"))
 
     def release(self: Asks, course_id: str, *, renew: bool = False) -> Release:
         """Make each student a link to their own results; only this reply shows them."""
@@ -216,6 +246,22 @@ class AsyncReviewMethods:
     ) -> RefitApplied:
         """See `ReviewMethods.discard_calibration`."""
         return await self._one(end_refit(course_id, calibration, "discard"))
+
+    async def regrade(self: AsksAsync, course_id: str, asked: Sequence[AnyQuestion]) -> Regrade:
+        """See `ReviewMethods.regrade`."""
+        return await self._one(regrade(course_id, asked))
+
+    async def read_regrade(self: AsksAsync, regrade_id: str) -> Regrade:
+        """See `ReviewMethods.read_regrade`."""
+        return await self._one(read_regrade(regrade_id))
+
+    async def apply_regrade(self: AsksAsync, regrade_id: str) -> Regrade:
+        """See `ReviewMethods.apply_regrade`."""
+        return await self._one(end_regrade(regrade_id, "apply"))
+
+    async def discard_regrade(self: AsksAsync, regrade_id: str) -> Regrade:
+        """See `ReviewMethods.discard_regrade`."""
+        return await self._one(end_regrade(regrade_id, "discard"))
 
     async def release(self: AsksAsync, course_id: str, *, renew: bool = False) -> Release:
         """See `ReviewMethods.release`."""

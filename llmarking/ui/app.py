@@ -41,6 +41,7 @@ from llmarking.ui.overview import (
     build_refit,
 )
 from llmarking.ui.review import ReviewPage, ReviewParts, build_filters, build_review, listener
+from llmarking.ui.rubric import RubricPage, RubricParts, build_rubric
 from llmarking.ui.texts import translations
 from llmarking.ui.upload import CheckParts, UploadPage, UploadParts, build_check, build_upload
 
@@ -67,6 +68,7 @@ class Parts(NamedTuple):
     review: ReviewParts
     overview: OverviewParts
     refit: RefitParts
+    rubric: RubricParts
     to_export: gr.Button
     export: ExportParts
     leaving: LeavingParts
@@ -125,6 +127,7 @@ def build(desk: Desk, i18n: gr.I18n) -> gr.Blocks:
                 review = build_review(i18n, filters)
                 to_export = gr.Button(i18n("go_export"), variant="primary", elem_id="go-export")
                 refit = build_refit(i18n)
+                rubric = build_rubric(i18n)
                 overview = build_overview(i18n, risk, load)
             with gr.Step(i18n("step_export"), id=5) as entered["export"]:
                 export = build_export(i18n)
@@ -132,11 +135,12 @@ def build(desk: Desk, i18n: gr.I18n) -> gr.Blocks:
                 deletion = build_deletion(i18n)
         parts = Parts(
             *(top, steps, entered, course, intake, upload, check, grade, review),
-            *(overview, refit, to_export, export, leaving, deletion),
+            *(overview, refit, rubric, to_export, export, leaving, deletion),
         )
         _wire_upload(parts, UploadPage(desk))
         _wire_grade(parts, GradePage(desk))
         _wire_review(parts, ReviewPage(desk), OverviewPage(desk))
+        _wire_rubric(parts, RubricPage(desk), ReviewPage(desk), OverviewPage(desk))
         _wire_export(parts, ExportPage(desk))
         _wire_leaving(parts, LeavingPage(desk), ExportPage(desk))
         _wire_frame(blocks, parts, desk)
@@ -193,6 +197,24 @@ def _wire_review(parts: Parts, page: ReviewPage, whole: OverviewPage) -> None:
         page.fill, parts.filters, parts.drawn, **_QUIET
     ).then(*look, **_QUIET)
     parts.to_export.click(lambda: gr.Walkthrough(selected=5), None, parts.steps, **_QUIET)
+
+
+def _wire_rubric(parts: Parts, page: RubricPage, review: ReviewPage, whole: OverviewPage) -> None:
+    rubric, course = parts.rubric, parts.course
+    tried = [rubric.trial, rubric.found, rubric.apply, rubric.discard, rubric.timer]
+    edited = [rubric.text, rubric.reference]
+    chosen = [course, rubric.question]
+    course.change(page.questions, course, rubric.question, **_QUIET)
+    course.change(page.open, course, tried, **_QUIET)
+    rubric.question.change(page.chosen, chosen, edited, **_QUIET)
+    rubric.attempt.click(page.attempt, [*chosen, *edited], tried, **_QUIET)
+    rubric.timer.tick(page.look, rubric.trial, tried, **_QUIET)
+    rubric.discard.click(page.discard, rubric.trial, tried, **_QUIET).then(
+        page.chosen, chosen, edited, **_QUIET
+    )
+    rubric.apply.click(page.apply, rubric.trial, tried, **_QUIET).then(
+        review.fill, parts.filters, parts.drawn, **_QUIET
+    ).then(whole.look, [course, parts.overview.risk], parts.pictures, **_QUIET)
 
 
 def _wire_export(parts: Parts, page: ExportPage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,13 +10,14 @@ from fastapi import APIRouter, Request
 
 from llmarking.errors import InputError
 from llmarking.grading.grader import GradeOptions
+from llmarking.protocol.bodies import WireQuestion
 from llmarking.protocol.courses import Regrade, RegradeChange, RegradeRequest
 from llmarking.server import apidocs
 from llmarking.server.routes.jobs import wake
 from llmarking.server.routes.storing import actor, reading, writing
 from llmarking.server.service import service_of
 from llmarking.store import regrades as store_regrades
-from llmarking.store.courses import newest_questions
+from llmarking.store.courses import newest_questions, wire_of
 from llmarking.store.job_marks import configuration
 
 router = APIRouter(tags=["review"])
@@ -29,12 +31,14 @@ def start(course: str, body: RegradeRequest, request: Request) -> Regrade:
     """Try other versions of questions on the answers that have marks. Nothing is changed.
 
     Answers are read again only for points that are new or worded differently. Everything else is
-    carried over; where only what points are worth has changed, the list is there at once.
+    carried over; where only what points are worth has changed, the list is there at once. A
+    question that is sent without `subject` or `examples` keeps those of the version in use.
     """
     grader = service_of(request).require_ready()
 
     def configure(tx: sa.Connection, row: sa.Row[Any], options: dict[str, Any]) -> dict[str, Any]:
-        given = {question.code: len(question.examples) for question in body.questions}
+        asked = _completed(tx, course, body.questions)
+        given = {question.code: len(question.examples) for question in asked}
         for code, question in newest_questions(tx, course).items():
             if given.get(code, len(question.examples)) < options["shots"]:
                 raise InputError(
@@ -52,12 +56,27 @@ def start(course: str, body: RegradeRequest, request: Request) -> Regrade:
         return configuration(tx, course, grader, chosen)
 
     def work(tx: sa.Connection) -> store_regrades.Trial:
-        job = store_regrades.start(tx, course, body.questions, configure, actor=actor(request))
+        given = _completed(tx, course, body.questions)
+        job = store_regrades.start(tx, course, given, configure, actor=actor(request))
         return store_regrades.look(tx, job)
 
     found = writing(request, work)
     wake(request)
     return _regrade(found)
+
+
+def _completed(tx: sa.Connection, course: str, given: Sequence[WireQuestion]) -> list[WireQuestion]:
+    """The questions as they were sent; where subject or examples were left out, those in use."""
+    known = newest_questions(tx, course)
+    whole = []
+    for question in given:
+        left_out = {"subject", "examples"} - question.model_fields_set
+        if question.code in known and left_out:
+            before = wire_of(known[question.code])
+            kept = {name: getattr(before, name) for name in left_out}
+            question = question.model_copy(update=kept)
+        whole.append(question)
+    return whole
 
 
 @router.get("/regrades/{regrade}", responses=apidocs.errors(404, 503))
