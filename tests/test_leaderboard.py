@@ -164,7 +164,10 @@ def test_the_table_of_agreement_is_what_was_measured() -> None:
     assert table
     files = [json.loads(path.read_text("utf-8")) for path in AGREEMENT.glob("*.json")]
     for course, _, examples, *shown in table:
-        found = [file[f"{course}/{examples}"] for file in files if f"{course}/{examples}" in file]
+        entries = (file.get(f"{course}/{examples}", {}) for file in files)
+        found = [
+            entry for entry in entries if "shipped" in entry
+        ]  # words.json tells of other things
         measured = [
             [m["shipped"][name] for name in ("kappa", "macro_f1", "auc", "ece")]
             + [m["left_out"][name] for name in ("kappa", "ece")]
