@@ -14,6 +14,9 @@ from it. Prose is written by the base model and verdicts are read from the model
     python bench/throughput.py --phases c j --out results/throughput/cpu.json
     python bench/throughput.py --shape 7b --dummy --courses data/training EXAMPLE --out …
 
+Prose is as long as the model writes it, up to 96 tokens a point and 64 more. How long it was, and
+how many replies that cut off, is kept. On two cores take 40 answers or fewer: prose takes minutes.
+
 With --dummy the weights are random and the shape is that of Qwen2.5-7B: nothing can be said about
 agreement, and prose is cut at the length that the default model writes (--prose-tokens a point).
 """
@@ -75,13 +78,18 @@ class Work:
 
 @dataclass(slots=True)
 class Tally:
-    """What a phase did: its time, its tokens, and a verdict (or None) for every point in order."""
+    """What a phase did: its time, its tokens, and a verdict (or None) for every point in order.
+
+    Attributes:
+        cut: replies that ended at their most tokens.
+    """
 
     seconds: float = 0.0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     verdicts: list[bool | None] | None = None
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,18 +267,19 @@ def _prose_threads(url: str, setup: Setup, work: Work) -> Tally:
     tally = Tally(verdicts=[])
     with Client(url) as client, ThreadPoolExecutor(setup.threads) as pool:
 
-        def one(pair: tuple[Question, StudentAnswer]) -> tuple[Any, list[bool | None]]:
+        def one(pair: tuple[Question, StudentAnswer]) -> tuple[Any, list[bool | None], str]:
             question, answer = pair
             reply = client.generate(
                 messages=_messages(question, answer.text),
                 max_tokens=_length(question, setup),
                 temperature=0.0,
             )
-            return reply.usage, _read(question, reply.text[0])
+            return reply.usage, _read(question, reply.text[0]), reply.finish_reasons[0]
 
         client.generate("Hello", max_tokens=4)
         started = time.perf_counter()
-        for usage, verdicts in pool.map(one, work.pairs):
+        for usage, verdicts, reason in pool.map(one, work.pairs):
+            tally.cut += reason == "length"
             tally.prompt_tokens += usage.prompt_tokens
             tally.cached_tokens += usage.cached_tokens
             tally.completion_tokens += usage.completion_tokens
@@ -297,11 +306,14 @@ async def _prose_at_once(url: str, setup: Setup, work: Work) -> Tally:
             found: dict[str, Any] = reply.json()
             return found
 
-        async def one(pair: tuple[Question, StudentAnswer]) -> tuple[dict[str, Any], list[Any]]:
+        async def one(
+            pair: tuple[Question, StudentAnswer],
+        ) -> tuple[dict[str, Any], list[Any], str]:
             question, answer = pair
             reply = await chat(_messages(question, answer.text), _length(question, setup))
-            text = reply["choices"][0]["message"]["content"] or ""
-            return reply["usage"], _read(question, text)
+            choice = reply["choices"][0]
+            verdicts = _read(question, choice["message"]["content"] or "")
+            return reply["usage"], verdicts, choice["finish_reason"]
 
         await chat([{"role": "user", "content": "Hello"}], 4)
         started = time.perf_counter()
@@ -309,11 +321,12 @@ async def _prose_at_once(url: str, setup: Setup, work: Work) -> Tally:
         seconds = time.perf_counter() - started
     return Tally(
         seconds,
-        sum(usage["prompt_tokens"] for usage, _ in replies),
+        sum(usage["prompt_tokens"] for usage, _, _ in replies),
         sum((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            for usage, _ in replies),
-        sum(usage["completion_tokens"] for usage, _ in replies),
-        [verdict for _, verdicts in replies for verdict in verdicts],
+            for usage, _, _ in replies),
+        sum(usage["completion_tokens"] for usage, _, _ in replies),
+        [verdict for _, verdicts, _ in replies for verdict in verdicts],
+        sum(reason == "length" for _, _, reason in replies),
     )  # fmt: skip
 
 
@@ -453,6 +466,9 @@ def _figures(tally: Tally, work: Work, *, known: bool) -> dict[str, Any]:
         "completion_tokens": tally.completion_tokens,
         "load": round(os.getloadavg()[0], 1),
     }
+    if tally.completion_tokens:
+        found["written_per_answer"] = round(tally.completion_tokens / len(work.pairs), 1)
+        found["cut_off"] = tally.cut
     if tally.verdicts is not None and known:
         found |= _agreement(tally.verdicts, work)
     return found

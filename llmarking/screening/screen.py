@@ -88,6 +88,11 @@ class Screening:
     notes: tuple[str, ...]
 
 
+def prepare() -> None:
+    """Read and compile the rules now; else the first answer waits for it, and all behind it."""
+    find("")
+
+
 def screen(answer: str, question: Question) -> Screening:
     """Make the copy of an answer that is graded, and say why a teacher should look at it."""
     cleaned = clean(answer)

@@ -17,6 +17,7 @@ from llmarking.grading.grader import Graded, Grader
 from llmarking.marks.calibration import Calibrations
 from llmarking.models import adapters
 from llmarking.protocol.problems import type_and_place
+from llmarking.screening.screen import prepare
 from llmarking.server.adapter_shelf import AdapterShelf, calibrations_of
 from llmarking.server.admission import Gate
 from llmarking.settings import ServerSettings
@@ -71,6 +72,7 @@ class Service:
         """Load the engine, then watch it; says so once when it fails or dies."""
         try:
             await self.engine.start()
+            await asyncio.to_thread(prepare)
             self.grader = self._prepare()
             if self.grader.calibration_for(0, None) is None:
                 log.warning(
