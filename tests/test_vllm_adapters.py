@@ -1,24 +1,15 @@
-"""Adapters beside the weights: how vLLM is told of them, and what the real engine does then."""
+"""Adapters beside the weights: how vLLM is told of them (the real engine: `test_vllm_engine`)."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 from adapter_files import MODULE, adapter_folder, model_folder
-from test_serve import SCRIPT
-from test_server import GRADE
-from test_vllm_engine import MODEL, Server
 
 from llmarking.engines.vllm_adapters import VLLMAdapters
 from llmarking.engines.vllm_arguments import lora_arguments
@@ -186,128 +177,6 @@ async def test_a_merged_adapter_is_known_and_needs_nothing(tmp_path: Path) -> No
         assert request is None
     with table.using(None) as request:
         assert request is None
-
-
-# The real engine
-
-ADMIN = "the-key-of-the-admin"
-AUTH = {"Authorization": f"Bearer {ADMIN}"}
-
-
-@pytest.fixture(scope="module")
-def shelf(test_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("adapters")
-    folders = [str(root / name) for name in ("one", "two", "three")]
-    command = [sys.executable, str(Path(__file__).with_name("peft_adapters.py")), str(test_model)]
-    subprocess.run([*command, *folders], check=True, timeout=240)
-    return root
-
-
-@pytest.fixture(scope="module")
-def server(test_model: Path, shelf: Path) -> Iterator[Server]:
-    process = Server(
-        [*SCRIPT, "-m", MODEL, "--source", "pypi", "--device", "cpu", "--port", "0",
-         "--max-model-len", "1024", "--enable-lora", "--adapter-folder", str(shelf),
-         "--admin-key", ADMIN, "--adapter", f"start={shelf / 'three'}"]
-    )  # fmt: skip
-    yield process
-    process.stop()
-
-
-def load(server: Server, name: str) -> httpx.Response:
-    return httpx.post(f"{server.url}/adapters", json={"name": name}, headers=AUTH, timeout=60)
-
-
-def odds(server: Server, adapter: str | None) -> float:
-    """How probable the model finds one word before another: a number for what it is."""
-    body = {"prompt": "The sky is", "choices": [" blue", " red"], "adapter": adapter}
-    reply = server.post("/generate", {k: v for k, v in body.items() if v is not None})
-    assert reply.status_code == 200, reply.text
-    return float(reply.json()["choices"][0][0]["probability"])
-
-
-@pytest.mark.engine
-def test_the_engine_answers_with_the_adapter_that_is_named(server: Server) -> None:
-    for name in ("one", "two"):
-        assert load(server, name).status_code == 201
-    told = httpx.get(f"{server.url}/adapters").json()["adapters"]
-    assert [card["name"] for card in told] == ["start", "one", "two"]
-    found = sorted(odds(server, name) for name in (None, "start", "one", "two"))
-    assert all(b - a > 0.01 for a, b in pairwise(found))
-    marked = server.post("/grade", GRADE | {"adapter": "one"}).json()
-    version = next(card["version"] for card in told if card["name"] == "one")
-    assert (marked["adapter"], marked["adapter_version"]) == ("one", version)
-
-
-@pytest.mark.engine
-async def test_adapters_in_one_batch_do_not_mix(server: Server) -> None:
-    """Nor do they touch a request without one, as they do on a CPU where no place stays empty."""
-    names = (None, "start", "one", "two")
-    alone = [odds(server, name) for name in names]
-    together = await asyncio.gather(*(asyncio.to_thread(odds, server, name) for name in names * 2))
-    assert together == pytest.approx(alone * 2, abs=0.03)
-
-
-@pytest.mark.engine
-def test_a_broken_adapter_harms_nobody(server: Server, shelf: Path) -> None:
-    good = shelf / "one"
-    weights = (good / "adapter_model.safetensors").read_bytes()
-    config = json.loads((good / "adapter_config.json").read_text())
-    broken = {
-        "cut": (weights[:50_000], config),
-        "noise": (b"\x10" + bytes(7) + b"x" * 5000, config),
-        "rank": (weights, config | {"r": 64}),
-        "foreign": (weights, config | {"base_model_name_or_path": "lab/Other"}),
-        "unnamed": (weights.replace(b"q_proj", b"z_proj"), config),
-    }
-    for name, (content, told) in broken.items():
-        (shelf / name).mkdir()
-        (shelf / name / "adapter_model.safetensors").write_bytes(content)
-        (shelf / name / "adapter_config.json").write_text(json.dumps(told))
-        assert load(server, name).status_code == 422, name
-    # One that vLLM itself finds fault with: what we look at is all in order.
-    odd = shutil.copytree(good, shelf / "odd")
-    (odd / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": "much"}))
-    reply = load(server, "odd")
-    assert reply.status_code == 422
-    assert "vLLM can't load odd" in reply.json()["detail"]
-    assert odds(server, "one") > 0
-    assert httpx.get(f"{server.url}/health/ready").status_code == 200
-
-
-@pytest.mark.engine
-async def test_an_adapter_is_exchanged_and_removed_under_load(server: Server, shelf: Path) -> None:
-    """Every request ends well, and those that follow are answered by what took the name."""
-    done = asyncio.Event()
-    mine = shutil.copytree(shelf / "one", shelf / "mine")
-    assert load(server, "mine").status_code == 201
-
-    async def keep_asking(client: httpx.AsyncClient, who: int) -> list[int]:
-        seen = []
-        while not done.is_set():
-            body = {"prompt": f"Story {who}{len(seen)}:", "max_tokens": 8, "adapter": "mine"}
-            seen.append((await client.post("/generate", json=body)).status_code)
-        return seen
-
-    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
-        asking = [asyncio.create_task(keep_asking(client, who)) for who in range(4)]
-        for source in ("two", "one", "two"):
-            await asyncio.sleep(1)
-            shutil.rmtree(mine)
-            shutil.copytree(shelf / source, mine)
-            reply = await client.post("/adapters", json={"name": "mine"}, headers=AUTH)
-            assert reply.status_code == 200, reply.text
-            shutil.rmtree(mine)
-            mine.mkdir()
-        done.set()
-        seen = [status for task in asking for status in await task]
-        assert set(seen) == {200}
-        assert odds(server, "mine") == pytest.approx(odds(server, "two"), abs=0.03)
-        removed = await client.delete("/adapters/mine", headers=AUTH)
-    assert removed.status_code == 204
-    gone = server.post("/generate", {"prompt": "x", "adapter": "mine"})
-    assert (gone.status_code, gone.json()["field"]) == (404, "adapter")
-    assert odds(server, None) > 0
 
 
 def test_the_module_of_the_made_up_adapters_is_one_of_real_models(test_model: Path) -> None:
