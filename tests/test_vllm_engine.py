@@ -394,7 +394,9 @@ async def test_adapters_in_one_batch_do_not_mix(server: Server) -> None:
     """Nor do they touch a request without one, as they do on a CPU where no place stays empty."""
     names = (None, "start", "one", "two")
     alone = [blueness(server, name) for name in names]
-    together = await asyncio.gather(*(asyncio.to_thread(blueness, server, name) for name in names * 2))
+    together = await asyncio.gather(
+        *(asyncio.to_thread(blueness, server, name) for name in names * 2)
+    )
     assert together == pytest.approx(alone * 2, abs=0.03)
 
 
