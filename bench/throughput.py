@@ -217,6 +217,10 @@ def _run(phases: Sequence[str], setup: Setup, work: Work) -> Iterator[tuple[str,
         with ours(setup.model, ["--no-adapter", *setup.flags]) as url:
             yield "a", _prose_threads(url, setup, work)
     elif phases == ["b"]:
+        from llmarking.engines.vllm_arguments import prepare_environment
+
+        # The threads and the cache that our own server takes.
+        prepare_environment(gpu=setup.gpu)
         with stock(setup.base, "model", setup.flags) as url:
             yield "b", asyncio.run(_prose_at_once(url, setup, work))
     elif "d" in phases or "e" in phases:
