@@ -30,7 +30,7 @@ demo: ## grade the example course with the default model and print the marks
 
 test: check ## everything CI runs: lint, types, docs, tests
 	@sh scripts/browser.sh
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: ## lint, types, docs
 	@$(SETUP) --dev
