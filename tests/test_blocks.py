@@ -18,6 +18,7 @@ from llmarking.store.blocks import Claim, Outcome, claim, finish
 from llmarking.store.courses import put_questions
 from llmarking.store.database import Store, open_store
 from llmarking.store.decisions import decide, undo
+from llmarking.store.privacy import Gone, delete_course, delete_student
 from llmarking.store.schema import answers, marks
 from llmarking.store.submit import submit
 
@@ -163,6 +164,36 @@ def test_a_block_waits_for_an_undo(two: tuple[Store, Store]) -> None:
     with one.read() as tx:
         row = tx.execute(sa.select(marks).where(marks.c.id == stands_in(tx, answer))).one()
     assert (row.kind, row.config_hash) == ("model", "B")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_deletion_waits_for_a_block_that_is_being_written(
+    two: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """In a circle neither would end: the block has its row, the deletion the job's or course's."""
+    one, other = two
+    answer = ClassInStore(one).answer(odds=None)
+    work = claimed(one, answer)
+    add_marks = blocks._add_marks
+    deleting = threading.Thread(
+        target=lambda: gone.append(
+            delete_course(other, "c", actor="t")
+            if whole
+            else delete_student(other, "c", "s1", actor="t")
+        )
+    )
+    gone: list[Gone] = []
+
+    def met(*given: Any) -> dict[str, int]:
+        deleting.start()
+        wait_until(lambda: waits_for_lock(one))
+        return add_marks(*given)
+
+    monkeypatch.setattr(blocks, "_add_marks", met)
+    assert finish(one, work, [outcome(answer, "A")])
+    deleting.join()
+    assert [each.answers for each in gone] == [1]
+    assert number_of(one) == 0
 
 
 def stands_in(tx: sa.Connection, answer: str) -> int:

@@ -21,6 +21,7 @@ from llmarking.store.releases import answers_of
 from llmarking.store.review import History
 from llmarking.store.schema import (
     answers,
+    blocks,
     clock,
     courses,
     events,
@@ -76,6 +77,7 @@ def delete_student(store: Store, course: str, student: str, *, actor: str) -> Go
         NotFound: there is no such course or student.
     """
     with store.write() as tx:
+        _wait_for_workers(tx, course)
         require_course(tx, course, lock=True)
         row = _student(tx, course, student)
         hers = sa.select(answers.c.id).where(answers.c.student_id == row.id).scalar_subquery()
@@ -103,6 +105,7 @@ def delete_course(store: Store, course: str, *, actor: str) -> Gone:
         NotFound: there is no such course.
     """
     with store.write() as tx:
+        _wait_for_workers(tx, course)
         gone = _delete_course(tx, course, actor)
     store.scrub()
     return gone
@@ -123,6 +126,7 @@ def purge(store: Store, default_days: int) -> int:
             # Somebody may have used it, or another server deleted it, a moment ago.
             if tx.scalar(sa.select(courses.c.id).where(courses.c.id == course)) is None:
                 continue
+            _wait_for_workers(tx, course)
             require_course(tx, course, lock=True)
             [row] = store_overview.overview(tx, course)
             if _due(row, default_days, now):
@@ -202,6 +206,21 @@ def _student(tx: sa.Connection, course: str, student: str) -> sa.Row[Any]:
         # Not repeated: an id is personal, and errors may be kept.
         raise NotFound("the course has no student of that id", field="student")
     return row
+
+
+def _wait_for_workers(tx: sa.Connection, course: str) -> None:
+    """Wait for blocks that are being written, taking rows in the order in which workers do.
+
+    Block, answers, and the course last: else a worker and a deletion could each hold what the other
+    waits for, and PostgreSQL would break one of them off.
+    """
+    of_course = sa.select(jobs.c.id).where(jobs.c.course_id == course)
+    for table, wanted in (
+        (blocks, blocks.c.job_id.in_(of_course)),
+        (answers, answers.c.course_id == course),
+    ):
+        query = sa.select(table.c.id).where(wanted).order_by(table.c.id)
+        tx.execute(query.with_for_update())
 
 
 def _delete_course(tx: sa.Connection, course: str, actor: str) -> Gone:
