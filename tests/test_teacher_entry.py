@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from llmarking.settings import ServerSettings
 from llmarking.store.database import open_store
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 pytestmark = pytest.mark.filterwarnings(
     "default",  # gradio's own warnings
@@ -151,9 +152,41 @@ def course(site: Site) -> str:
 def open_review(page: Page, site: Site, course: str) -> None:
     """The review of a class, logged in and ready for the keyboard."""
     walk.log_in(page, site.pages, KEY)
-    page.goto(f"{site.pages}/?course={course}")
-    page.wait_for_selector("#panel .lm-panel:visible")
-    page.wait_for_selector("#histogram .lm-chart")
+    with settled(page):
+        page.goto(f"{site.pages}/?course={course}")
+        page.wait_for_selector("#panel .lm-panel:visible")
+        page.wait_for_selector("#histogram .lm-chart")
+
+
+@contextlib.contextmanager
+def settled(page: Page) -> Iterator[None]:
+    """At the end, wait until the page has asked for nothing for half a second.
+
+    While it opens it fills the queue more than once, and each time shows its first answer.
+    """
+    asked: set[Request] = set()
+    quiet_since = time.monotonic()
+
+    def ended(request: Request) -> None:
+        nonlocal quiet_since
+        asked.discard(request)
+        quiet_since = time.monotonic()
+
+    def began(request: Request) -> None:
+        if "/run/predict" in request.url:
+            asked.add(request)
+
+    page.on("request", began)
+    page.on("requestfinished", ended)
+    page.on("requestfailed", ended)
+    yield
+    deadline = time.monotonic() + 30
+    while asked or time.monotonic() - quiet_since < 0.5:
+        assert time.monotonic() < deadline, "the page does not come to rest"
+        page.wait_for_timeout(50)
+    page.remove_listener("request", began)
+    page.remove_listener("requestfinished", ended)
+    page.remove_listener("requestfailed", ended)
 
 
 def goto_answer(page: Page, text: str) -> None:

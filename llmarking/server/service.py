@@ -70,9 +70,11 @@ class Service:
 
     async def run(self) -> None:
         """Load the engine, then watch it; says so once when it fails or dies."""
+        # Beside the model, which takes longer: the first answer finds the rules read.
+        rules = asyncio.create_task(asyncio.to_thread(prepare))
+        rules.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             await self.engine.start()
-            await asyncio.to_thread(prepare)
             self.grader = self._prepare()
             if self.grader.calibration_for(0, None) is None:
                 log.warning(
