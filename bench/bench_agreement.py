@@ -36,7 +36,7 @@ from llmarking.marks.overlap import PointWords
 from llmarking.metrics.calibration import expected_calibration_error
 from llmarking.models import adapters, catalogue, hub
 from llmarking.models.merging import merged_folder
-from llmarking.screening import screen
+from llmarking.screening.screen import screen
 
 PLAIN = calibration.Calibration(model="", prompt="")
 
