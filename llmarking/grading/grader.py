@@ -121,8 +121,7 @@ class Grader:
         self._calibrations = calibrations or Calibrations()
         self._default_adapter = default_adapter
         self._version = {method: versions(method)[-1] for method in ("verdict", "prose", "explain")}
-        self._prompts: OrderedDict[tuple[str, str], ClassPrompt] = OrderedDict()
-        self._words: OrderedDict[str, PointWords] = OrderedDict()
+        self._classes: OrderedDict[tuple[str, str], tuple[ClassPrompt, PointWords]] = OrderedDict()
         self._readings = Shared(remember)
 
     def forget(self) -> None:
@@ -263,9 +262,8 @@ class Grader:
                 grade, template.name, _identity(calibration), adapter, shots, 0, 0, 0, version
             )
         fingerprint = _fingerprint(question, shots)
-        prompt = self._class_prompt(question, fingerprint, template, shots).with_answer(
-            screening.text, self._engine.tokenizer
-        )
+        shared, words = self._class(question, fingerprint, template, shots)
+        prompt = shared.with_answer(screening.text, self._engine.tokenizer)
         limit = self._engine.info.context - 1
         if prompt.length > limit:
             raise PromptTooLong(prompt.length, limit, field="answer")
@@ -287,7 +285,10 @@ class Grader:
 
         key = (fingerprint, template.name, adapter, version, screening.key)
         reading, known = await self._readings.get(key, read)
-        shares = self._shares(question, fingerprint, screening, calibration)
+        shares: Sequence[float | None] = [None] * len(question.points)
+        if calibration is not None and calibration.overlap:
+            foreign = Flag.OTHER_LANGUAGE in screening.flags
+            shares = words.shares(screening.text, foreign=foreign)
         verdicts = tuple(
             _verdict(point, row[0] - row[1], share, calibration, bar)
             for point, row, share in zip(question.points, reading.logprobs, shares, strict=True)
@@ -306,36 +307,19 @@ class Grader:
             adapter_version=version,
         )
 
-    def _class_prompt(
+    def _class(
         self, question: Question, fingerprint: str, template: Template, shots: int
-    ) -> ClassPrompt:
+    ) -> tuple[ClassPrompt, PointWords]:
+        """What all answers to a question share."""
         key = (fingerprint, template.name)
-        if key not in self._prompts:
-            self._prompts[key] = class_prompt(
-                question, question.examples[:shots], template, self._engine.tokenizer
-            )
-            while len(self._prompts) > 1024:
-                self._prompts.popitem(last=False)
-        self._prompts.move_to_end(key)
-        return self._prompts[key]
-
-    def _shares(
-        self,
-        question: Question,
-        fingerprint: str,
-        screening: Screening,
-        calibration: Calibration | None,
-    ) -> Sequence[float | None]:
-        """How many of each point's words an answer has, where that is weighed in."""
-        if calibration is None or not calibration.overlap:
-            return [None] * len(question.points)
-        if fingerprint not in self._words:
-            self._words[fingerprint] = PointWords(question)
-            while len(self._words) > 1024:
-                self._words.popitem(last=False)
-        self._words.move_to_end(fingerprint)
-        foreign = Flag.OTHER_LANGUAGE in screening.flags
-        return self._words[fingerprint].shares(screening.text, foreign=foreign)
+        if key not in self._classes:
+            examples, tokenizer = question.examples[:shots], self._engine.tokenizer
+            prompt = class_prompt(question, examples, template, tokenizer)
+            self._classes[key] = prompt, PointWords(question)
+            while len(self._classes) > 1024:
+                self._classes.popitem(last=False)
+        self._classes.move_to_end(key)
+        return self._classes[key]
 
     async def _prose(
         self, question: Question, screening: Screening, options: GradeOptions
