@@ -102,6 +102,8 @@ async def main() -> int:
         "--save", type=Path, help="keep log-odds and verdicts (no text) in this file"
     )
     parser.add_argument("--figures", type=Path, help="write the printed figures to this file")
+    parser.add_argument("--gpu", action="store_true", help="a CUDA GPU runs the engine")
+    parser.add_argument("flags", nargs="*", help="after --: further flags for vLLM")
     args = parser.parse_args()
     spec = catalogue.resolve(args.model)
     folder = hub.fetch(spec)
@@ -111,7 +113,14 @@ async def main() -> int:
         used = None if args.no_adapter else adapters.shipped(spec)
     adapter = used.name if used else None
     weights = merged_folder(folder.path, folder.digest, used) if used else folder.path
-    engine = VLLMEngine(weights, spec.name, context=spec.context or 4096, merged=used)
+    engine = VLLMEngine(
+        weights,
+        spec.name,
+        context=spec.context or 4096,
+        extra=args.flags,
+        gpu=args.gpu,
+        merged=used,
+    )
     await engine.start()
     saved: dict[str, Any] = {
         "model": spec.name,

@@ -59,6 +59,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
         weights or folder.path,
         spec.name,
         context=spec.context or 4096,
+        extra=args.flags,
         gpu=args.gpu,
         bases=[spec.hub_id] if spec.hub_id else [str(folder.path)],
         adapters=[used] if used and args.gpu else [],
@@ -114,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--again", type=Path, help="what --out wrote before the restart")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("flags", nargs="*", help="after --: further flags for vLLM")
     args = parser.parse_args(argv)
     found = asyncio.run(measure(args))
     print(json.dumps({k: v for k, v in found.items() if k != "alone"}, indent=1))
