@@ -108,7 +108,7 @@ async def main() -> int:
     spec = catalogue.resolve(args.model)
     folder = hub.fetch(spec)
     if args.adapter:
-        used = adapters.read(Path(args.adapter))
+        used: adapters.Adapter | None = adapters.read(Path(args.adapter))
     else:
         used = None if args.no_adapter else adapters.shipped(spec)
     adapter = used.name if used else None

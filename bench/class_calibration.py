@@ -30,9 +30,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from bench_agreement import figures
 from sklearn.linear_model import LogisticRegression
 
+from bench.bench_agreement import figures
 from llmarking.marks.calibration import Calibrations, fit, left_out
 
 Array = Any  # numpy's, one number or word for every verdict

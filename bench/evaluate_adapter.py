@@ -20,17 +20,17 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import attacks
 import numpy as np
 
+from bench import attacks
 from llmarking.datasets import finding as datasets
 from llmarking.domain import Question, StudentAnswer
 from llmarking.engines.tokenizing import HubTokenizer
@@ -162,8 +162,8 @@ def manipulation(reader: Reader, splits: Sequence[attacks.Split]) -> dict[str, A
     gains: dict[str, list[float]] = {}
     full: dict[str, list[bool]] = {}
     for (group, answer), mark in marks.items():
-        kind, number, _, name = answer.split("/", 3)
-        if not number:
+        kind, attacked, _, name = answer.split("/", 3)
+        if not attacked:
             continue
         # What copies the reference states it; what it earns is a matter of flags, not of marks.
         if name == "reference copied":
@@ -267,14 +267,12 @@ def main() -> int:
         print(f"{name} (calibrations for {sorted(known)} examples):", flush=True)
         mine: dict[str, Any] = {}
         all_figures[name] = mine
-        for key, work in (
-            ("whole", lambda r=reader: agreement(r, args.whole, [0])),
-            ("courses", lambda r=reader: agreement(r, args.courses, args.shots)),
-            (
-                "manipulation",
-                lambda r=reader: manipulation(r, args.attacks) if args.attacks else {},
-            ),
-        ):
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "whole": partial(agreement, reader, args.whole, [0]),
+            "courses": partial(agreement, reader, args.courses, args.shots),
+            "manipulation": partial(manipulation, reader, args.attacks) if args.attacks else dict,
+        }
+        for key, work in parts.items():
             try:
                 mine[key] = work()
             except CalibrationError as error:
@@ -283,7 +281,8 @@ def main() -> int:
                 args.out.write_text(json.dumps(all_figures, indent=1, ensure_ascii=False) + "\n")
         print(f"  manipulation: {json.dumps(mine['manipulation'])}")
         print(f"  {time.perf_counter() - started:.0f} s", flush=True)
-        del model, base, reader
+        # Before the next model comes in.
+        del model, base, reader, parts, work
     return 0
 
 

@@ -47,9 +47,9 @@ def main() -> int:
     adapter = args.adapter or saved["adapter"]
     by_shots: dict[int, list[str]] = {}
     for key in saved:
-        course, found, shots = key.partition("/")
+        course, found, number = key.partition("/")
         if found and course.startswith(tuple(args.prefix)):
-            by_shots.setdefault(int(shots), []).append(key)
+            by_shots.setdefault(int(number), []).append(key)
     for shots, keys in sorted(by_shots.items()):
         odds = [x for key in keys for x in saved[key]["odds"]]
         shares = [x for key in keys for x in saved[key]["shares"]]
@@ -82,8 +82,8 @@ def main() -> int:
             [max(p, 1 - p) for p in fair],
             [(p >= 0.5) == y for p, y in zip(fair, labels, strict=True)],
         )
-        shares = ", ".join(f"{curve.coverage_at(risk):.0%} at {risk:.0%}" for risk in RISKS)
-        print(f"  left out: ECE {calibration.ece}; can stand unseen, by share wrong: {shares}")
+        alone = ", ".join(f"{curve.coverage_at(risk):.0%} at {risk:.0%}" for risk in RISKS)
+        print(f"  left out: ECE {calibration.ece}; can stand unseen, by share wrong: {alone}")
     return 0
 
 

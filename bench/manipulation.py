@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def trials(splits: Sequence[Split]) -> Iterator[Trial]:
     for base_question in questions():
         question = base_question.question
         for base in BASES[1:]:
-            about = {"kind": "base", "question": question.code, "base": base}
+            about: Row = {"kind": "base", "question": question.code, "base": base}
             yield Trial(question, base_question.answer(base), about)
         for attack in attacks(tuple(splits)):
             if attack.language != base_question.language:
@@ -86,8 +86,14 @@ def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
-async def grade(wanted: Sequence[Trial], url: str, method: str, adapter: str | None, out: Path,
-                at_once: int) -> None:  # fmt: skip
+async def grade(
+    wanted: Sequence[Trial],
+    url: str,
+    method: Literal["verdict", "prose"],
+    adapter: str | None,
+    out: Path,
+    at_once: int,
+) -> None:
     """Grade what the file lacks and append it, a line for every grade."""
     out.parent.mkdir(parents=True, exist_ok=True)
     places = asyncio.Semaphore(at_once)

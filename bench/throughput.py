@@ -40,9 +40,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import httpx
-from serving import machine, ours, stock
-from shapes import dummy_folder
 
+from bench.serving import machine, ours, stock
+from bench.shapes import dummy_folder
 from llmarking.calls.call import question_body
 from llmarking.client import AsyncClient, Client
 from llmarking.console.demo_server import signals_end_the_block
@@ -113,7 +113,7 @@ class Setup:
 def main() -> int:
     """Run the phases and print the table."""
     args = _arguments()
-    work = Work(tuple(_pairs(args.courses, args.answers)))
+    work = Work(tuple(pairs(args.courses, args.answers)))
     print(f"{len(work.pairs)} answers, {work.points} points", flush=True)
     with contextlib.ExitStack() as stack:
         # A server that outlives this script would keep the machine busy.
@@ -188,7 +188,7 @@ def _setup(args: argparse.Namespace) -> Iterator[Setup]:
         yield Setup(model, base, graded, tuple(flags), args.gpu, args.prose_tokens, args.threads)
 
 
-def _pairs(courses: Sequence[str], most: int | None) -> Iterator[tuple[Question, StudentAnswer]]:
+def pairs(courses: Sequence[str], most: int | None) -> Iterator[tuple[Question, StudentAnswer]]:
     """Distinct answers, in turn from every question until there are enough."""
     by_question: list[list[tuple[Question, StudentAnswer]]] = []
     for name in courses:
