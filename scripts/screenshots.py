@@ -15,6 +15,7 @@ import argparse
 import csv
 import io
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -183,6 +184,64 @@ def export(page: Page, shot: Shot) -> bytes:
     return Path(download.value.path()).read_bytes()
 
 
+def edit_question(page: Page, shot: Shot) -> None:
+    """Let the first point of the first question be worth more, see who would change, discard."""
+    page.click("#rubric > button")
+    page.click("#rubric-question input")
+    page.click("[role=option] >> nth=0")
+    box = page.locator("#rubric-reference textarea")
+    page.wait_for_function("document.querySelector('#rubric-reference textarea').value")
+    box.fill(re.sub(r"<Point1:[\d.]+>", "<Point1:3>", box.input_value()))
+    page.click("#rubric-try")
+    page.wait_for_selector("#rubric-discard:visible")
+    _to_top(page, "#rubric")
+    shot(page, "question")
+    page.click("#rubric-discard")
+    page.wait_for_selector("#rubric-discard", state="hidden")
+    page.click("#rubric > button")
+
+
+def look_at_student(page: Page, shot: Shot) -> None:
+    """What would go with a student; nothing is deleted."""
+    page.click("#leaving > button")
+    page.fill("#student-id textarea, #student-id input", "0009")
+    page.click("#student-look")
+    page.wait_for_selector("#student-delete:visible")
+    page.locator("#leaving").scroll_into_view_if_needed()
+    shot(page, "student")
+
+
+def _to_top(page: Page, selector: str) -> None:
+    page.locator(selector).evaluate("(element) => element.scrollIntoView()")
+
+
+def gradebook_file(folder: Path) -> Path:
+    """A gradebook as Canvas writes it, in which one student of the class is not and one is new."""
+    out = io.StringIO()
+    rows = csv.writer(out)
+    rows.writerow(["Student", "ID", "SIS User ID", "Section", "Term paper (411)", "Quiz (412)"])
+    rows.writerow(["    Points Possible", "", "", "", "20", "10"])
+    for number, name in enumerate((*STUDENTS[:-1], "Gil Moreno")):
+        given, family = name.split()
+        ids = f"{number + 7:04}" if name in STUDENTS else "0100"
+        rows.writerow([f"{family}, {given}", str(number + 51), ids, "7b", "15.5", ""])
+    path = folder / "gradebook.csv"
+    path.write_text(out.getvalue(), encoding="utf-8", newline="")
+    return path
+
+
+def fill_gradebook(page: Page, file: Path, shot: Shot) -> bytes:
+    """Drop a gradebook on the last step; return it with the marks in it."""
+    page.locator("#gradebook-file input[type=file]").set_input_files(file)
+    page.wait_for_selector("#gradebook-said .lm-download:visible")
+    page.click("#gradebook-said summary >> nth=0")
+    _to_top(page, "#gradebook")
+    shot(page, "gradebook")
+    with page.expect_download() as download:
+        page.click("#gradebook-said .lm-download")
+    return Path(download.value.path()).read_bytes()
+
+
 def walk(page: Page, files: tuple[Path, Path], shot: Shot) -> tuple[str, bytes]:
     """The whole way of a teacher who is logged in; return the course and the exported file."""
     course = hand_in(page, files, shot)
@@ -232,26 +291,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     key = os.environ.get("LLMARKING_API_KEY")
+    wide, tablet = {"width": 1280, "height": 860}, {"width": 768, "height": 1024}
     views: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("-dark-tablet", {"color_scheme": "dark", "viewport": {"width": 768, "height": 1024}}),
-        ("-zh", {"locale": "zh-CN", "viewport": {"width": 1280, "height": 860}}),
+        ("-dark-tablet", {"color_scheme": "dark", "viewport": tablet, "locale": "en-GB"}),
+        ("-tablet", {"viewport": tablet, "locale": "en-GB"}),
+        ("-dark", {"color_scheme": "dark", "viewport": wide, "locale": "en-GB"}),
+        ("-zh", {"locale": "zh-CN", "viewport": wide}),
     )
     with (
         tempfile.TemporaryDirectory() as folder,
         pages(options.url) as address,
         chromium() as browser,
     ):
-        files = class_files(Path(folder))
-        first = browser.new_context(viewport={"width": 1280, "height": 860}, locale="en-GB")
-        page = first.new_page()
-        log_in(page, address, key)
-        course, _ = walk(page, files, _camera(options.out, ""))
-        for suffix, view in views:
+        files, book = class_files(Path(folder)), gradebook_file(Path(folder))
+        course = ""
+        for suffix, view in (("", {"viewport": wide, "locale": "en-GB"}), *views):
             page = browser.new_context(**view).new_page()
             log_in(page, address, key)
-            page.goto(f"{address}/?course={course}")
-            page.wait_for_selector("#histogram .lm-chart")
-            _camera(options.out, suffix)(page, "review")
+            shot = _camera(options.out, suffix)
+            if not course:
+                course, _ = walk(page, files, shot)
+                page.click("#steps [role=tab] >> nth=3")
+            else:
+                page.goto(f"{address}/?course={course}")
+                page.wait_for_selector("#histogram .lm-chart")
+                shot(page, "review")
+            edit_question(page, shot)
+            page.click("#go-export")
+            page.wait_for_selector(".lm-download:visible")
+            fill_gradebook(page, book, shot)
+            look_at_student(page, shot)
     return 0
 
 

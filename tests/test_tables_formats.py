@@ -256,7 +256,7 @@ def taken(case: Case) -> tuple[tables.Upload, tables.Class]:
 
 
 def marked(upload: tables.Upload, klass: tables.Class) -> Mapping[Place, Marking]:
-    """Marks in turn; for gradebooks, for every student and every item."""
+    """Marks in turn; of a gradebook, which holds no answers, for every student and every item."""
 
     def marking(n: int) -> Marking:
         mark = MARKS[n % len(MARKS)]
@@ -264,11 +264,9 @@ def marked(upload: tables.Upload, klass: tables.Class) -> Mapping[Place, Marking
 
     if upload.kind not in GRADEBOOKS:
         return {answer.place: marking(n) for n, answer in enumerate(klass.answers)}
-    assert upload.columns.student is not None
-    students = [row[upload.columns.student] for _, row in upload.body]
-    wanted = [(s, item) for s in students for item in range(len(upload.columns.items))]
-    by_student = {key: marking(n) for n, key in enumerate(wanted)}
-    return tables.by_student(upload, upload.columns, by_student)
+    items = range(len(upload.columns.items))
+    places = [(at, item) for at, _ in upload.body for item in items]
+    return {place: marking(n) for n, place in enumerate(places)}
 
 
 def parsed(data: bytes, form: TextForm) -> list[list[str]]:
@@ -368,19 +366,6 @@ def test_overwriting_is_asked_for_and_spares_excuses() -> None:
     assert ",EX," in excused
     assert ",4.00," not in second
     assert ",N/A," in absent
-
-
-def test_students_are_found_by_any_id_or_name() -> None:
-    upload, _ = taken(CASES[6])
-    given = Marking(1, 1, {}, "")
-    by = {("000815", 0): given, ("MLINDQVIST", 0): given, ("O'Brien, Seán", 1): given}
-    assert set(tables.by_student(upload, upload.columns, by)) == {(3, 0), (4, 0), (5, 1)}
-    assert tables.by_student(upload, upload.columns, {("nobody", 0): given}) == {}
-    twice = b"Student,ID,Section,Ice (1)\n    Points Possible,,,2\nA,1,x,\nA,2,x,\n"
-    upload = tables.detect(twice, "c.csv")
-    assert tables.by_student(upload, upload.columns, {("2", 0): given}) == {(3, 0): given}
-    with pytest.raises(DataError, match="line 4"):
-        tables.by_student(upload, upload.columns, {("A", 0): given})
 
 
 def test_a_class_goes_over_the_wire() -> None:

@@ -408,6 +408,147 @@ def test_an_edited_question_says_first_who_would_change(
         assert (row.mark, row.full_mark) == ((mark or 0) + gained, (full or 0) + 3)
 
 
+def downloaded(page: Page, selector: str) -> tuple[str, str]:
+    """Name and content of the file behind a link."""
+    with page.expect_download() as download:
+        page.click(selector)
+    text = Path(download.value.path()).read_bytes().decode("utf-8")
+    return download.value.suggested_filename, text
+
+
+def test_a_gradebook_comes_back_with_the_marks_and_says_who_is_missing(
+    site: Site, visit: Callable[..., Visit], course: str, tmp_path: Path
+) -> None:
+    made = visit()
+    page = made.page
+    open_review(page, site, course)
+    page.click("#go-export")
+    [first, second, third] = site.client.answers(course).answers
+    book = tmp_path / "Noten 7b.csv"
+    evil = EVIL.replace('"', "'")
+    before = (
+        f"Name;Student ID;Ex-{CANARY};Test/6;Oral\r\n"
+        f'"{evil}";000; ;;1,5\r\nBob;0;x;;\r\n"B; C";002;x;4,5;2\r\n'
+    )
+    book.write_bytes(before.encode())
+    page.locator("#gradebook-file input[type=file]").set_input_files(book)
+    select = page.locator("#gradebook-into select")
+    select.wait_for()
+    assert page.locator("#gradebook-student input").input_value() == "Student ID"
+    assert select.count() == 1  # of one question there is no sum
+    chosen = "[...document.querySelector('#gradebook-into select').selectedOptions][0].text"
+    assert page.evaluate(chosen) == "– not written –"  # "Test" and "Oral" could both be meant
+    assert page.locator("#gradebook-said .lm-download").count() == 0
+    select.select_option(label="Test/6")
+    page.wait_for_selector(
+        "#gradebook-said >> text=Q1 goes into the column Test/6. Cells filled: 1."
+    )
+    said = page.locator("#gradebook-said").inner_text()
+    assert "out of 3 and the file counts to 6" in said
+    for text, who in (
+        ("In the class and not in the file (1)", second.student),
+        ("In the file and not in the class: stays as it is (1)", "line 3: 0 Bob"),
+        ("something stands there already and was kept (1)", "line 4: 002 B; C"),
+    ):
+        page.click(f"#gradebook-said summary:has-text('{text}')")
+        assert who in page.locator("#gradebook-said details[open]").last.inner_text()
+        page.click(f"#gradebook-said summary:has-text('{text}')")
+    name, text = downloaded(page, "#gradebook-said .lm-download")
+    assert name == "Noten 7b_graded.csv"
+    mark = f"{(first.mark or 0) * 2:g}".replace(".", ",")
+    assert text == before.replace("000; ;;", f"000; ;{mark};")
+    page.click("#gradebook-overwrite input")
+    page.wait_for_selector("#gradebook-said >> text=Cells filled: 2.")
+    name, text = downloaded(page, "#gradebook-said .lm-download")
+    again = f"{(third.mark or 0) * 2:g}".replace(".", ",")
+    assert text == before.replace("000; ;;", f"000; ;{mark};").replace("x;4,5", f"x;{again}")
+    link = page.locator("#gradebook-said .lm-download").get_attribute("href") or ""
+    # The file is this browser's, and a student who is deleted is in no file any more.
+    with httpx.Client(base_url=site.pages) as other:
+        assert other.post("/login", data={"key": KEY}).status_code == 303
+        assert other.get(link).status_code == 404
+    cookies = {c["name"]: c["value"] for c in page.context.cookies()}
+    assert httpx.get(site.pages + link, cookies=cookies).status_code == 200
+    page.click("text=Delete one student")
+    page.fill("#student-id textarea, #student-id input", "000")
+    page.click("#student-look")
+    page.fill("#student-again textarea, #student-again input", "000")
+    page.click("#student-delete")
+    page.wait_for_selector("#gradebook-said .lm-download", state="detached")
+    assert httpx.get(site.pages + link, cookies=cookies).status_code == 404
+    assert made.errors == []
+    assert page.title() == "LLMarking"
+    assert [url for url in made.urls if CANARY in url] == []
+    assert [each.kind for each in site.client.uploads(course)] == []
+
+
+def test_a_gradebook_at_fault_is_refused_with_row_and_column(
+    site: Site, visit: Callable[..., Visit], course: str, tmp_path: Path
+) -> None:
+    page = visit(locale="zh-CN").page
+    open_review(page, site, course)
+    page.click("#go-export")
+    book = tmp_path / "book.csv"
+    for data, said in (
+        ("sid,mark\n000,\n001,\n000,\n", "book.csv, line 4, column sid: stands in two rows"),
+        ("sid,mark\n000,\n001,1,2\n", "book.csv, line 3, column no. 3: 3 cells under 2 headers"),
+    ):
+        book.write_text(data, "utf-8")
+        page.locator("#gradebook-file input[type=file]").set_input_files(book)
+        page.wait_for_selector(f"#gradebook-said .lm-problem >> text={said}")
+        assert page.locator("#gradebook-said .lm-download").count() == 0
+        page.click("#gradebook-file button[aria-label]")
+        page.wait_for_function("!document.querySelector('#gradebook-said').innerText.trim()")
+
+
+def test_the_sum_of_several_questions_or_each_in_its_column(
+    site: Site, visit: Callable[..., Visit], tmp_path: Path
+) -> None:
+    asked = [
+        {"code": code, "text": f"{code}?", "reference": f"It is <Point1:{n}>so<Point1:{n}>."}
+        for n, code in enumerate(("Q1", "Q2"), start=1)
+    ]
+    answers = [
+        {"student": f"00{n}", "name": "A", "question": question["code"], "text": "It is so."}
+        for n in range(2)
+        for question in asked[: 2 - n]
+    ]
+    made = site.client.create_job(
+        {"course": {"name": "Sums"}, "questions": asked, "answers": answers}
+    )
+    wait_until(lambda: site.client.job(made.id).state == "finished")
+    marks = {
+        (row.student, row.question): row.mark or 0
+        for row in site.client.answers(made.course).answers
+    }
+    page = visit().page
+    open_review(page, site, made.course)
+    page.click("#go-export")
+    book = tmp_path / "book.csv"
+    book.write_text("id,total,q 1,other\n000,,,\n001,,,\n", "utf-8")
+    page.locator("#gradebook-file input[type=file]").set_input_files(book)
+    page.wait_for_selector("#gradebook-into select")
+    selects = page.locator("#gradebook-into select")
+    assert selects.count() == 3
+    selects.nth(0).select_option(label="total")
+    summed = "The sum of all 2 questions goes into the column total. Cells filled: 2."
+    page.wait_for_selector(f"#gradebook-said >> text={summed}")
+    said = page.locator("#gradebook-said").inner_text()
+    assert "what is missing counts 0 in the sum (1)" in said
+    selects.nth(2).select_option(label="a new column at the end")
+    page.wait_for_selector("#gradebook-said >> text=Q2: no answer, nothing written (1)")
+    _, text = downloaded(page, "#gradebook-said .lm-download")
+    q1, q2 = marks["000", "Q1"], marks["000", "Q2"]
+    lone = marks["001", "Q1"]
+    assert text.splitlines() == [
+        'id,total,q 1,other,"LLMarking mark, Q2"',
+        f"000,{q1 + q2:g},{q1:g},,{q2:g}",
+        f"001,{lone:g},{lone:g},,",
+    ]
+    selects.nth(2).select_option(label="total")
+    page.wait_for_selector("#gradebook-said .lm-problem >> text=is chosen for two marks")
+
+
 def test_a_student_is_deleted_by_an_id_that_is_typed_twice(
     site: Site, visit: Callable[..., Visit], course: str
 ) -> None:

@@ -7,8 +7,9 @@ formula gets an apostrophe in front; numbers stay numbers.
 from __future__ import annotations
 
 import html
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,38 +125,7 @@ def export(
                 kept.append(str(row.line))
     changes = Changes(cells, tuple(added.items()) if marks else ())
     notes = [*_notes(upload, kept, unscaled)]
-    return Export(_write(upload, changes), _name(upload.file), tuple(notes))
-
-
-def by_student(
-    upload: Upload, columns: Columns, marks: Mapping[tuple[str, int], Marking]
-) -> dict[Place, Marking]:
-    """Marks by student and item as marks by place, to fill a gradebook that holds no answers.
-
-    Students go by any id that the file has, or by name. Those whom it lacks are not in the result.
-
-    Raises:
-        DataError: an id that is asked for stands in two rows.
-    """
-    titles = upload.headers
-    ids = sorted({*names.found(titles, names.STUDENT), *filter(None, [columns.student])})
-    rows: dict[str, int] = {}
-    doubled: dict[str, Row] = {}
-    for at, row in upload.body:
-        own = {row[place].strip().casefold() for place in ids}
-        own.add(" ".join(row[place].strip() for place in columns.names).casefold())
-        for student in own - {""}:
-            if student in rows:
-                doubled[student] = row
-            rows.setdefault(student, at)
-    found = {}
-    for (student, item), given in marks.items():
-        name = student.strip().casefold()
-        if name in doubled:
-            raise upload.fault("stands in two rows under one id or name", doubled[name], ids[0])
-        if name in rows:
-            found[rows[name], item] = given
-    return found
+    return Export(write(upload, changes), graded_name(upload.file), tuple(notes))
 
 
 def _slots(upload: Upload, columns: Columns) -> list[_Slot]:
@@ -167,23 +137,23 @@ def _slots(upload: Upload, columns: Columns) -> list[_Slot]:
                 raise upload.missing("grade", "is missing: no column is taken for the mark")
             slots.append(_Slot(item.mark, item.feedback))
             continue
-        about = f", {item.key}" if len(columns.items) > 1 else ""
         targets: list[int | str] = []
         for what, place in (("mark", item.mark), ("feedback", item.feedback)):
             if place is not None and not any(row[place].strip() for _, row in upload.body):
                 targets.append(place)
                 continue
-            title = next(t for t in _numbered(f"LLMarking {what}{about}") if t not in taken)
+            title = fresh_title(what, item.key if len(columns.items) > 1 else "", taken)
             taken.add(title)
             targets.append(title)
         slots.append(_Slot(*targets))
     return slots
 
 
-def _numbered(title: str) -> Iterator[str]:
-    yield title
-    for n in range(2, 10_000):
-        yield f"{title} {n}"
+def fresh_title(what: str, about: str, taken: Collection[str]) -> str:
+    """The header of a column of ours, numbered where the file has one of that name."""
+    title = f"LLMarking {what}, {about}" if about else f"LLMarking {what}"
+    numbered = (f"{title} {n}" for n in itertools.count(2))
+    return next(each for each in itertools.chain([title], numbered) if each not in taken)
 
 
 def _is_original(upload: Upload, slot: _Slot) -> bool:
@@ -198,15 +168,26 @@ def _original(given: Marking) -> str:
 
 def _value(upload: Upload, row: Row, item: Item, given: Marking) -> str | float | None:
     """The mark as the file writes marks; None where the file has another scale than numbers."""
-    mark = round(given.mark, 6)
-    if upload.kind in FILLED_ONLY:
-        most = item.worth
-        if item.full_mark is not None:
-            most = number(row[item.full_mark])
-            if most is None:
-                return None
-        if most and given.full_mark and most != given.full_mark:
-            mark = round(given.mark / given.full_mark * most, 2)
+    if upload.kind not in FILLED_ONLY:
+        return cell_of(upload, given.mark)
+    most = item.worth
+    if item.full_mark is not None:
+        most = number(row[item.full_mark])
+        if most is None:
+            return None
+    return cell_of(upload, scaled(given.mark, given.full_mark, most))
+
+
+def scaled(mark: float, full_mark: float, most: float | None) -> float:
+    """A mark out of `full_mark` as one out of `most`, where that is known."""
+    if not most or not full_mark or most == full_mark:
+        return mark
+    return round(mark / full_mark * most, 2)
+
+
+def cell_of(upload: Upload, mark: float) -> str | float:
+    """A mark as the file writes numbers."""
+    mark = round(mark, 6)
     if isinstance(upload.grid.form, SheetForm):
         return int(mark) if float(mark).is_integer() else mark
     return f"{mark:.10g}".replace(".", upload.decimal)
@@ -240,7 +221,8 @@ def listed_lines(lines: list[str]) -> str:
     return ", ".join(unique[:12]) + (" …" if unique[12:] else "")
 
 
-def _write(upload: Upload, changes: Changes) -> bytes:
+def write(upload: Upload, changes: Changes) -> bytes:
+    """The bytes of the file with these changes."""
     form = upload.grid.form
     if isinstance(form, TextForm):
         return csv_files.write(upload.grid, form, upload.header, changes)
@@ -249,6 +231,7 @@ def _write(upload: Upload, changes: Changes) -> bytes:
     return xlsx.write(upload.grid, form, upload.header, changes)
 
 
-def _name(file: str) -> str:
+def graded_name(file: str) -> str:
+    """What the file is called when it goes back."""
     path = Path(file)
     return f"{path.stem}_graded{path.suffix}"

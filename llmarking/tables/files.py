@@ -18,7 +18,7 @@ from llmarking.errors import DataError
 from llmarking.tables import csv_files, xlsx
 from llmarking.tables.answers import Answer, Class, Skipped, class_from, wire
 from llmarking.tables.columns import Columns, Item, Kind, Upload, columns_of
-from llmarking.tables.export import Export, Marking, Target, by_student, export, targets
+from llmarking.tables.export import Export, Marking, Target, export, targets
 from llmarking.tables.formats import known, recognise
 from llmarking.tables.grid import Grid, Row, TextForm, check_size
 from llmarking.tables.questions import Draft, questions_from
@@ -35,7 +35,6 @@ __all__ = [
     "Skipped",
     "Target",
     "Upload",
-    "by_student",
     "class_from",
     "columns_of",
     "detect",

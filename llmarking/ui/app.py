@@ -25,10 +25,12 @@ from llmarking.ui.export import (
     ExportParts,
     build_deletion,
     build_export,
+    build_files,
     export_route,
 )
 from llmarking.ui.frame import FramePage, build_frame
 from llmarking.ui.grade import GradePage, GradeParts, build_grade
+from llmarking.ui.gradebook import GradebookPage, GradebookParts, build_gradebook
 from llmarking.ui.intake import Intake
 from llmarking.ui.leaving import LeavingPage, LeavingParts, build_leaving
 from llmarking.ui.login import LOOPBACK, Guard, Sessions, login_routes
@@ -42,6 +44,7 @@ from llmarking.ui.overview import (
 )
 from llmarking.ui.review import ReviewPage, ReviewParts, build_filters, build_review, listener
 from llmarking.ui.rubric import RubricPage, RubricParts, build_rubric
+from llmarking.ui.shelf import Shelf
 from llmarking.ui.texts import translations
 from llmarking.ui.upload import CheckParts, UploadPage, UploadParts, build_check, build_upload
 
@@ -71,6 +74,7 @@ class Parts(NamedTuple):
     rubric: RubricParts
     to_export: gr.Button
     export: ExportParts
+    gradebook: GradebookParts
     leaving: LeavingParts
     deletion: DeletionParts
 
@@ -130,19 +134,22 @@ def build(desk: Desk, i18n: gr.I18n) -> gr.Blocks:
                 rubric = build_rubric(i18n)
                 overview = build_overview(i18n, risk, load)
             with gr.Step(i18n("step_export"), id=5) as entered["export"]:
-                export = build_export(i18n)
+                files = build_files(i18n)
+                gradebook = build_gradebook(i18n)
+                export = build_export(i18n, files)
                 leaving = build_leaving(i18n)
                 deletion = build_deletion(i18n)
         parts = Parts(
             *(top, steps, entered, course, intake, upload, check, grade, review),
-            *(overview, refit, rubric, to_export, export, leaving, deletion),
+            *(overview, refit, rubric, to_export, export, gradebook, leaving, deletion),
         )
         _wire_upload(parts, UploadPage(desk))
         _wire_grade(parts, GradePage(desk))
         _wire_review(parts, ReviewPage(desk), OverviewPage(desk))
         _wire_rubric(parts, RubricPage(desk), ReviewPage(desk), OverviewPage(desk))
         _wire_export(parts, ExportPage(desk))
-        _wire_leaving(parts, LeavingPage(desk), ExportPage(desk))
+        _wire_gradebook(parts, GradebookPage(desk))
+        _wire_leaving(parts, LeavingPage(desk), ExportPage(desk), GradebookPage(desk))
         _wire_frame(blocks, parts, desk)
     return blocks
 
@@ -228,14 +235,34 @@ def _wire_export(parts: Parts, page: ExportPage) -> None:
     )
 
 
-def _wire_leaving(parts: Parts, page: LeavingPage, exports: ExportPage) -> None:
+def _wire_gradebook(parts: Parts, page: GradebookPage) -> None:
+    book, course = parts.gradebook, parts.course
+    book.file.upload(page.drop, [book.file, course, book.dropped], book.shown, **_QUIET)
+    book.file.clear(page.clear, book.dropped, book.shown, **_QUIET)
+    chosen = [course, book.student, book.overwrite, book.dropped]
+    again = [book.dropped, book.into, book.said]
+    book.student.input(page.choose, chosen, again, **_QUIET)
+    book.overwrite.input(page.choose, chosen, again, **_QUIET)
+    placed = [book.dropped, book.said]
+    listener(book.into, "into")(page.place, [course, book.dropped], placed, **_QUIET)
+
+
+def _wire_leaving(
+    parts: Parts, page: LeavingPage, exports: ExportPage, gradebooks: GradebookPage
+) -> None:
     leaving, course = parts.leaving, parts.course
     said = [leaving.found, leaving.again, leaving.delete]
     leaving.look.click(page.look, [course, leaving.student], said, **_QUIET)
     leaving.student.submit(page.look, [course, leaving.student], said, **_QUIET)
     leaving.delete.click(
         page.delete, [course, leaving.student, leaving.again], said, **_QUIET
-    ).then(exports.files, course, parts.export.files, **_QUIET)
+    ).then(exports.files, course, parts.export.files, **_QUIET).then(
+        # What was filled in before holds the student's mark.
+        gradebooks.clear,
+        parts.gradebook.dropped,
+        parts.gradebook.shown,
+        **_QUIET,
+    )
 
 
 def _wire_frame(blocks: gr.Blocks, parts: Parts, desk: Desk) -> None:
@@ -271,15 +298,17 @@ def create_app(
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     chinese: dict[str, Any] = translations()
     i18n = gr.I18n(**chinese)
-    sessions = Sessions(url, api_key)
+    sessions, shelf = Sessions(url, api_key), Shelf()
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, sessions=sessions)
     for path, methods, endpoint in login_routes(sessions, local=local):
         app.add_api_route(path, endpoint, methods=methods, response_model=None)
-    app.add_api_route("/export", export_route(sessions), methods=["GET"], response_model=None)
+    app.add_api_route(
+        "/export", export_route(sessions, shelf), methods=["GET"], response_model=None
+    )
     gr.mount_gradio_app(
         app,
-        build(Desk(sessions), i18n),
+        build(Desk(sessions, shelf), i18n),
         path="/",
         run_history=False,
         footer_links=[],

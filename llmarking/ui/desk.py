@@ -18,6 +18,7 @@ from llmarking.client import AsyncClient
 from llmarking.errors import LLMarkingError
 from llmarking.protocol.problems import type_and_place
 from llmarking.ui.login import Sessions
+from llmarking.ui.shelf import Filled, Shelf
 from llmarking.ui.texts import Language, language_of, say
 
 log = logging.getLogger("llmarking.ui")
@@ -28,8 +29,9 @@ T = TypeVar("T")
 class Desk:
     """Shared by all pages; knows who is asking."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, shelf: Shelf) -> None:
         self._sessions = sessions
+        self._shelf = shelf
 
     def client(self, request: gr.Request) -> AsyncClient:
         """The client with this visitor's key.
@@ -41,6 +43,14 @@ class Desk:
         if client is None:
             raise gr.Error(say(self.language(request), "login"), print_exception=False)
         return client
+
+    def shelve(self, request: gr.Request, file: Filled) -> str:
+        """Let a file wait for its download by this visitor; its token."""
+        return self._shelf.put(_visit(request), file)
+
+    def unshelve(self, token: str) -> None:
+        """Forget a file."""
+        self._shelf.drop(token)
 
     def language(self, request: gr.Request) -> Language:
         """What the browser asks for."""

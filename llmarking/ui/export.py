@@ -7,8 +7,7 @@ can fetch by address, never holds them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 from html import escape
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlencode
@@ -24,6 +23,7 @@ from llmarking.protocol.courses import AnswerRow, WirePoint
 from llmarking.tables import files as tables
 from llmarking.ui.desk import Desk, note, told
 from llmarking.ui.login import Sessions
+from llmarking.ui.shelf import Filled, Shelf
 from llmarking.ui.texts import TEXTS, Language, language_of, say
 
 PAGE = 1000
@@ -33,14 +33,6 @@ KINDS = {
     "json": "application/json",
 }
 BINARY = "application/octet-stream"
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """A file with marks in it."""
-
-    data: bytes
-    name: str
 
 
 class ExportParts(NamedTuple):
@@ -146,15 +138,11 @@ async def filled(client: AsyncClient, course: str, upload: str, language: Langua
     data = await client.upload_bytes(upload)
     worth = {question.code: question.points for question in await client.questions(course)}
     marks: dict[tuple[int, int], tables.Marking] = {}
-    offset, total = 0, 1
-    while offset < total:
-        page = await client.answers(course, order="upload", offset=offset, limit=PAGE)
-        offset, total = offset + PAGE, page.total
-        for row in page.answers:
-            source = row.source or {}
-            if source.get("upload") == upload and row.mark is not None:
-                place = (int(source["row"] or 0), int(source["item"] or 0))
-                marks[place] = marking(row, worth.get(row.question, []), language)
+    async for row in all_answers(client, course):
+        source = row.source or {}
+        if source.get("upload") == upload and row.mark is not None:
+            place = (int(source["row"] or 0), int(source["item"] or 0))
+            marks[place] = marking(row, worth.get(row.question, []), language)
 
     def fill() -> Filled:
         taken = tables.detect(data, about.filename)
@@ -163,6 +151,16 @@ async def filled(client: AsyncClient, course: str, upload: str, language: Langua
         return Filled(out.data, out.name)
 
     return await asyncio.to_thread(fill)
+
+
+async def all_answers(client: AsyncClient, course: str) -> AsyncIterator[AnswerRow]:
+    """The answers of a course in the order in which they were handed in."""
+    offset, total = 0, 1
+    while offset < total:
+        page = await client.answers(course, order="upload", offset=offset, limit=PAGE)
+        offset, total = offset + PAGE, page.total
+        for row in page.answers:
+            yield row
 
 
 def marking(row: AnswerRow, points: list[WirePoint], language: Language) -> tables.Marking:
@@ -182,8 +180,11 @@ def marking(row: AnswerRow, points: list[WirePoint], language: Language) -> tabl
     return tables.Marking(row.mark or 0.0, row.full_mark or 0.0, verdicts, "; ".join(parts))
 
 
-def export_route(sessions: Sessions) -> Any:
-    """The endpoint of `/export?course=…&upload=…` or `&kind=…`; the guard has seen the login."""
+def export_route(sessions: Sessions, shelf: Shelf) -> Any:
+    """The endpoint of `/export?course=…&upload=…`, `…&kind=…` or `/export?made=…`.
+
+    The guard has seen the login.
+    """
 
     async def export(request: Request) -> Response:
         """A file as an attachment, kept by nobody on its way."""
@@ -192,6 +193,12 @@ def export_route(sessions: Sessions) -> Any:
             return RedirectResponse("/login", 303)
         asked = request.query_params
         course = asked.get("course", "")
+        if "made" in asked:
+            waiting = shelf.take(request, asked["made"])
+            if waiting is None:
+                language = language_of(request.headers.get("accept-language"))
+                return PlainTextResponse(say(language, "gradebook_gone"), 404)
+            return _attachment(waiting, BINARY)
         try:
             made, kind = await _made(
                 client,
@@ -204,16 +211,20 @@ def export_route(sessions: Sessions) -> Any:
             return PlainTextResponse(str(error), error.status or 400)
         except LLMarkingError as error:
             return PlainTextResponse(str(error), 400)
-        return Response(
-            made.data,
-            media_type=kind,
-            headers={
-                "content-disposition": f"attachment; filename*=UTF-8''{quote(made.name)}",
-                "cache-control": "no-store",
-            },
-        )
+        return _attachment(made, kind)
 
     return export
+
+
+def _attachment(made: Filled, kind: str) -> Response:
+    return Response(
+        made.data,
+        media_type=kind,
+        headers={
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(made.name)}",
+            "cache-control": "no-store",
+        },
+    )
 
 
 async def _made(
@@ -233,10 +244,14 @@ async def _made(
     return Filled(data, f"{course}_results.{kind}"), KINDS[kind]
 
 
-def build_export(i18n: gr.I18n) -> ExportParts:
-    """The last step."""
+def build_files(i18n: gr.I18n) -> gr.HTML:
+    """The files of the class, to be downloaded."""
     gr.Markdown(i18n("export_hint"))
-    files = gr.HTML(elem_id="files")
+    return gr.HTML(elem_id="files")
+
+
+def build_export(i18n: gr.I18n, files: gr.HTML) -> ExportParts:
+    """The links for students."""
     with gr.Accordion(i18n("release_title"), open=True):
         gr.Markdown(i18n("release_hint"))
         with gr.Row():
@@ -250,7 +265,7 @@ def build_deletion(i18n: gr.I18n) -> DeletionParts:
     """The deletion of the class."""
     with gr.Accordion(i18n("delete_title"), open=False):
         gr.Markdown(i18n("delete_hint"))
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="lm-form"):
             name = gr.Textbox(label=i18n("class_name"), max_length=200, elem_id="delete-name")
             delete = gr.Button(i18n("delete"), variant="stop", elem_id="delete")
     said = gr.HTML(elem_id="deleted")

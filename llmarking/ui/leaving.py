@@ -77,11 +77,11 @@ def build_leaving(i18n: gr.I18n) -> LeavingParts:
     """The deletion of one student."""
     with gr.Accordion(i18n("student_title"), open=False, elem_id="leaving"):
         gr.Markdown(i18n("student_hint"))
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="lm-form"):
             student = gr.Textbox(label=i18n("student_id"), max_length=200, elem_id="student-id")
             look = gr.Button(i18n("student_look"), elem_id="student-look")
         found = gr.HTML(elem_id="student-found")
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="lm-form"):
             again = gr.Textbox(
                 label=i18n("student_again"), max_length=200, visible=False, elem_id="student-again"
             )

@@ -89,11 +89,11 @@ class UploadPage:
 
     async def questions(self, path: str, intake: Intake, request: gr.Request) -> list[Any]:
         """Take the questions from an uploaded file."""
-        return await self._taken(intake, request, lambda: intake.questions(*_uploaded(path)))
+        return await self._taken(intake, request, lambda: intake.questions(*uploaded(path)))
 
     async def answers(self, path: str, intake: Intake, request: gr.Request) -> list[Any]:
         """Take the answers from an uploaded file."""
-        return await self._taken(intake, request, lambda: intake.answers(*_uploaded(path)))
+        return await self._taken(intake, request, lambda: intake.answers(*uploaded(path)))
 
     async def sample(self, intake: Intake, request: gr.Request) -> list[Any]:
         """Take the class that is shipped."""
@@ -183,7 +183,7 @@ def _title(intake: Intake, language: Language) -> str:
     return stem or say(language, "untitled")
 
 
-def _uploaded(path: str) -> tuple[bytes, str]:
+def uploaded(path: str) -> tuple[bytes, str]:
     """Content and name of a file in gradio's cache, which is deleted at once."""
     file = Path(path)
     try:
