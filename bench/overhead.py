@@ -38,7 +38,8 @@ from bench.serving import machine
 from bench.throughput import Work, pairs
 from llmarking.calls.call import question_body
 from llmarking.domain import Reading
-from llmarking.engines.engine import EngineInfo, ScriptedEngine
+from llmarking.engines.engine import EngineInfo
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.engines.tokenizing import HubTokenizer
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.grading.prompting import Template, class_prompt, versions

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 import uvicorn
 from hypothesis import HealthCheck, settings as hypothesis_settings
 
-from llmarking.engines.engine import Engine, ScriptedEngine
+from llmarking.engines.engine import Engine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.engines.tokenizing import HubTokenizer
 from llmarking.models import catalogue, hub
 from llmarking.server.app import create_app

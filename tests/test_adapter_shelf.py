@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from adapter_files import adapter_folder, calibration_file
 
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import CalibrationError, Conflict, InputError, UnknownModelError
 from llmarking.marks.calibration import Calibrations
 from llmarking.models.adapters import Adapter, read

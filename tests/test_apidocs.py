@@ -9,7 +9,7 @@ import httpx
 import pytest
 from conftest import Address
 
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.server import apidocs
 from llmarking.server.app import create_app
 

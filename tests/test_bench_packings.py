@@ -20,7 +20,8 @@ from bench.packing_prompts import (
     with_only,
 )
 from llmarking.domain import GradedExample, Point, Question, Reading, StudentAnswer
-from llmarking.engines.engine import ScriptedEngine, Tokenizer
+from llmarking.engines.engine import Tokenizer
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.engines.tokenizing import HubTokenizer
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.training.data import Balance, Group

@@ -14,7 +14,7 @@ from conftest import Address, ServerFactory, wait_until
 from test_middleware import raw, status
 from test_server import Words, connect, idle, in_background, raw_request
 
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.server import bodies
 
 

@@ -24,7 +24,7 @@ from bench.crash_jobs import (
     class_of,
     crash,
 )
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.store.database import Store, open_store
 
 FLAGS = ("--job-concurrency", "16", "--lease-seconds", "1")

@@ -20,7 +20,7 @@ from llmarking.console.demo_report import Marked, kappa
 from llmarking.console.demo_server import Running, started
 from llmarking.datasets import courses
 from llmarking.domain import Point, Question, StudentAnswer
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import LLMarkingError, RequestRefused, ServerUnreachable
 from llmarking.protocol.bodies import GradeResponse, Usage
 from llmarking.terminal import ExitCode, Terminal

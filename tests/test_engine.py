@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmarking.domain import Generation, Sampling
-from llmarking.engines.engine import PlainTokenizer, ScriptedEngine
+from llmarking.engines.scripted import PlainTokenizer, ScriptedEngine
 from llmarking.errors import EngineDead
 
 PLAIN = PlainTokenizer()

@@ -23,7 +23,7 @@ from terminal_session import ROOT, environment, run_piped
 from bench.evaluation_memory import peak
 from llmarking.calls.attempts import Retry
 from llmarking.datasets import finding as datasets
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.evaluation.run import Evaluation, EvaluationSettings
 from llmarking.settings import ServerSettings
 from llmarking.terminal import ExitCode, Terminal

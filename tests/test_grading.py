@@ -24,7 +24,7 @@ from llmarking.domain import (
     Reading,
     Sampling,
 )
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import EngineDead, EngineError, InputError, PromptTooLong
 from llmarking.grading.explaining import EXPLANATION
 from llmarking.grading.grader import (

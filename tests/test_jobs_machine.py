@@ -35,7 +35,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import Conflict, InputError
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.jobs.worker import Worker

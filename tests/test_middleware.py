@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 from test_server import GRADE, QUESTION, Faulty, Words, connect, in_background, raw_request
 
 from llmarking.domain import Reading
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import EngineError
 from llmarking.server.app import create_app
 from llmarking.server.middleware import OPEN_PATHS, OPEN_PREFIX

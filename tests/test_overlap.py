@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, strategies as st
 
 from llmarking.domain import Question
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.marks.overlap import PointWords, words

@@ -13,7 +13,7 @@ from conftest import ServerFactory, wait_until
 import finetune
 from llmarking.client import AsyncClient, Client
 from llmarking.domain import Point, Question, StudentAnswer
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import InputError
 from llmarking.store.database import Store
 from llmarking.training import course as training_course, promotion

@@ -13,7 +13,7 @@ from test_tokenizing import ALL, AtHand, added_tokens, hostile
 from tokenizer_families import byte_level
 
 from llmarking.domain import GradedExample, Point, Question
-from llmarking.engines.engine import PlainTokenizer
+from llmarking.engines.scripted import PlainTokenizer
 from llmarking.errors import PromptError
 from llmarking.grading import prompting
 from llmarking.grading.prompting import Slots, Template, choice_ids, class_prompt

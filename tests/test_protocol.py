@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from test_server import CHAT, GRADE, QUESTION
 
 from llmarking.domain import Sampling
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.protocol.bodies import ChatRequest, GenerateRequest, GradeRequest, WireQuestion
 from llmarking.settings import ServerSettings
 

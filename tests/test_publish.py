@@ -13,7 +13,7 @@ from terminal_session import ROOT
 from test_leaderboard import publish
 
 from llmarking.datasets import finding as datasets
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import InputError
 from llmarking.terminal import ExitCode
 

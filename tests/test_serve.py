@@ -33,7 +33,7 @@ SCRIPT = [sys.executable, "vllm_server.py"]
 # A server whose engine does what the command line can't ask for.
 SPECIAL = """
 import asyncio, sys
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import EngineError
 from llmarking.server import service
 from llmarking.server.serve import serve

@@ -20,7 +20,7 @@ from conftest import Address, ServerFactory, serving, wait_until
 
 from llmarking import __version__
 from llmarking.domain import Generation, Reading, Sampling
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import EngineError, UnknownModelError
 from llmarking.server import service, streaming
 from llmarking.settings import ServerSettings

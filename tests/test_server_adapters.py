@@ -16,7 +16,7 @@ from conftest import Address, ServerFactory, wait_until
 from test_server import GRADE, Words, idle, in_background
 
 from llmarking.domain import Reading
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.store.database import Store
 from llmarking.store.schema import marks
 

@@ -10,7 +10,7 @@ from class_in_store import ClassInStore, wire_question
 from starlette.testclient import TestClient
 
 from llmarking.domain import Flag
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings
 from llmarking.store.database import Store

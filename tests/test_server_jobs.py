@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from conftest import Address, ServerFactory, wait_until
 
 from llmarking.domain import Reading
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import EngineDead, EngineError
 from llmarking.store.database import Store
 from llmarking.store.schema import answers, blocks, events, job_answers, jobs, marks, students

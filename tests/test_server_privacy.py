@@ -14,7 +14,7 @@ from class_in_store import ClassInStore, wire_question
 from conftest import wait_until
 from starlette.testclient import TestClient
 
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import StoreError
 from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from class_in_store import ClassInStore
 from starlette.testclient import TestClient
 
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.grading.grader import GradeOptions
 from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings

@@ -12,7 +12,7 @@ from class_in_store import wire_question
 from conftest import wait_until
 from starlette.testclient import TestClient
 
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings
 from llmarking.store.courses import newest_questions

@@ -17,7 +17,7 @@ from test_vllm_client import Signal
 from llmarking.console.feedback import FLAGS
 from llmarking.datasets.courses import example_course
 from llmarking.domain import Flag
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 
 SCRIPT = "student_entry.py"
 Serve = Callable[..., str]

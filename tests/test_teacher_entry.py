@@ -20,7 +20,7 @@ from browser import chromium, serving_pages, walk
 from conftest import serving, wait_until
 
 from llmarking.client import Client
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.settings import ServerSettings
 from llmarking.store.database import open_store
 

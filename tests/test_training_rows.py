@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmarking.domain import GradedExample, Point, Question, Reading, StudentAnswer
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.training.data import Balance, Group
 from llmarking.training.rows import Mixer, Renderer, Row, batches, shuffled, with_decoys

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from terminal_session import CTRL_C, CTRL_D, Session, run_piped
 
-from llmarking.engines.engine import ScriptedEngine
+from llmarking.engines.scripted import ScriptedEngine
 
 SCRIPT = "vllm_client.py"
 Serve = Callable[..., str]

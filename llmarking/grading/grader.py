@@ -7,11 +7,11 @@ obeyed.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Literal
@@ -29,7 +29,7 @@ from llmarking.domain import (
 from llmarking.engines.engine import Engine, last
 from llmarking.errors import EngineError, InputError, PromptTooLong
 from llmarking.grading import prose
-from llmarking.grading.explaining import explain
+from llmarking.grading.explaining import explanations
 from llmarking.grading.prompting import ClassPrompt, Template, class_prompt, versions
 from llmarking.grading.request_ids import request_id
 from llmarking.marks.calibration import Calibration, Calibrations
@@ -161,28 +161,20 @@ class Grader:
         for verdict in graded.grade.verdicts:
             yield PointDecided(verdict)
         if options.explain and options.method == "verdict":
-            bar = self._bar(self.setup(options).calibration, options.risk)
-            template = Template("explain", 0, self._version["explain"])
-            explaining = [
-                asyncio.ensure_future(
-                    explain(self._engine, template, question, screening.text, verdict, bar)
-                )
-                for verdict in graded.grade.verdicts
-            ]
             verdicts = []
             tokens = [0, 0]
-            try:
-                for task in explaining:
-                    verdict, prompt_tokens, completion_tokens = await task
+            bar = self._bar(self.setup(options).calibration, options.risk)
+            template = Template("explain", 0, self._version["explain"])
+            async with aclosing(
+                explanations(
+                    self._engine, template, question, screening.text, graded.grade.verdicts, bar
+                )
+            ) as explained:
+                async for verdict, prompt_tokens, completion_tokens in explained:
                     verdicts.append(verdict)
                     tokens[0] += prompt_tokens
                     tokens[1] += completion_tokens
                     yield PointExplained(verdict)
-            finally:
-                for task in explaining:
-                    task.cancel()
-                # Waited for, so that nothing runs on and no failure is left without a reader.
-                await asyncio.gather(*explaining, return_exceptions=True)
             flags = list(graded.grade.flags)
             if any(v.held and v.evidence is None for v in verdicts):
                 flags.append(Flag.NO_EVIDENCE)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmarking.engines.engine import Engine, ScriptedEngine
+from llmarking.engines.engine import Engine
+from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import HubError, InputError, LLMarkingError
 from llmarking.models import adapters, catalogue, hub
 from llmarking.models.adapters import Adapter
