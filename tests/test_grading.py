@@ -33,9 +33,9 @@ from llmarking.grading.grader import (
     Grader,
     PointDecided,
     PointExplained,
-    Shared,
 )
 from llmarking.marks.calibration import Calibration, Calibrations
+from llmarking.sharing import Shared
 
 ANSWER = "A stack is LIFO and push takes constant time."
 QUESTION = Question(

@@ -23,7 +23,7 @@ from llmarking.errors import (
     InputError,
     ModelUnavailable,
 )
-from llmarking.models import cache as hub_cache, hub
+from llmarking.models import cache, hub
 from llmarking.models.catalogue import ModelSpec
 
 WEIGHTS = "model.safetensors"
@@ -72,7 +72,7 @@ def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def content(folder: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    del found[hub_cache.MANIFEST]
+    del found[cache.MANIFEST]
     return found
 
 
@@ -118,7 +118,7 @@ def test_a_finished_folder_is_used_without_the_network(
 
 
 @HUBS
-@pytest.mark.parametrize("name", [WEIGHTS, hub_cache.MANIFEST])
+@pytest.mark.parametrize("name", [WEIGHTS, cache.MANIFEST])
 def test_a_damaged_folder_is_not_used_but_fetched_anew(
     server: HubServer, source: str, name: str
 ) -> None:
@@ -149,7 +149,7 @@ def test_a_corrupt_file_is_refused_and_fetched_anew_the_next_time(
     server.altered[name] = FILES[name][:-1] + b"?"
     with pytest.raises(ChecksumMismatch, match=name):
         hub.fetch(SPEC, source, progress=False)
-    assert hub_cache.find(hub_cache.cache_root(), [source], SPEC) is None
+    assert cache.find(cache.cache_root(), [source], SPEC) is None
     server.altered.clear()
     assert content(hub.fetch(SPEC, source, progress=False).path) == FILES
 
@@ -203,7 +203,7 @@ def test_a_killed_download_is_never_taken_for_whole_and_is_gone_on_with(
         next(line for line in child.stderr if "80 %" in line)
         child.kill()
     server.release.set()
-    assert hub_cache.find(hub_cache.cache_root(), [source], SPEC) is None
+    assert cache.find(cache.cache_root(), [source], SPEC) is None
 
     folder = hub.fetch(SPEC, source, progress=False)
     assert (folder.path / WEIGHTS).read_bytes() == server.files[WEIGHTS]
@@ -226,7 +226,7 @@ def child_environment() -> dict[str, str]:
 
 @HUBS
 def test_two_at_once_download_once(server: HubServer, source: str) -> None:
-    results: list[hub_cache.ModelFolder] = []
+    results: list[cache.ModelFolder] = []
     threads = [
         threading.Thread(target=lambda: results.append(hub.fetch(SPEC, source, progress=False)))
         for _ in range(2)

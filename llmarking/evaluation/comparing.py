@@ -15,7 +15,7 @@ from rich.text import Text
 from llmarking.errors import InputError
 from llmarking.evaluation import report
 from llmarking.evaluation.folder import Key, Sample, read_run, read_samples
-from llmarking.metrics import agreement as metrics
+from llmarking.metrics import agreement
 from llmarking.metrics.resampling import Difference, answer_differences, point_differences
 from llmarking.terminal import printable
 
@@ -97,11 +97,11 @@ def compare(first: Run, second: Run, *, seed: int = 0) -> dict[str, Any]:
     }
     if not np.isnan(truth).all():
         found = point_differences(question, truth, _two(held), _two(chance), seed=seed)
-        values = [metrics.point_metrics(truth, h, p) for h, p in zip(held, chance, strict=True)]
+        values = [agreement.point_metrics(truth, h, p) for h, p in zip(held, chance, strict=True)]
         result["levels"]["points"] = _level(found, values)
     if not np.isnan(teacher).all():
         found = answer_differences(asked, teacher, _two(marks), full, seed=seed)
-        values = [metrics.answer_metrics(teacher, mark, full) for mark in marks]
+        values = [agreement.answer_metrics(teacher, mark, full) for mark in marks]
         result["levels"]["answers"] = _level(found, values)
     return result
 
@@ -173,8 +173,8 @@ def _pairing(truth: Any, held: Sequence[Any]) -> dict[str, int]:
 
 
 def _level(found: Mapping[str, Difference], values: Sequence[dict[str, float]]) -> dict[str, Any]:
-    a, b = (metrics.to_json(numbers) for numbers in values)
-    level: dict[str, Any] = {name: a[name] for name in a if name in metrics.COUNTS}
+    a, b = (agreement.to_json(numbers) for numbers in values)
+    level: dict[str, Any] = {name: a[name] for name in a if name in agreement.COUNTS}
     for name, difference in found.items():
         between = {
             "difference": difference.estimate,
@@ -182,7 +182,7 @@ def _level(found: Mapping[str, Difference], values: Sequence[dict[str, float]]) 
             "high": difference.high,
             "p": difference.p,
         }
-        level[name] = {"a": a[name], "b": b[name], **metrics.to_json(between)}
+        level[name] = {"a": a[name], "b": b[name], **agreement.to_json(between)}
     return level
 
 

@@ -12,7 +12,14 @@ import numpy as np
 from llmarking.datasets.finding import Course
 from llmarking.evaluation import curves
 from llmarking.evaluation.folder import Key, Sample
-from llmarking.metrics import agreement as metrics, baselines as metrics_baselines
+from llmarking.metrics import agreement
+from llmarking.metrics.baselines import (
+    all_false,
+    all_true,
+    left_out_threshold,
+    majority,
+    token_overlap,
+)
 from llmarking.metrics.calibration import Floats
 from llmarking.metrics.resampling import (
     Interval,
@@ -38,15 +45,15 @@ def measure(
     """
     table = _Table.of(course, [samples[key] for key in plan if key in samples])
     truth = table.truth
-    overlap = metrics_baselines.token_overlap(table.texts, table.wanted)
-    held_by_overlap = metrics_baselines.left_out_threshold(overlap, truth, table.question)
+    overlap = token_overlap(table.texts, table.wanted)
+    held_by_overlap = left_out_threshold(overlap, truth, table.question)
     baselines: dict[str, tuple[Floats, Floats | None]] = {
-        "all_true": (metrics_baselines.all_true(truth), None),
-        "all_false": (metrics_baselines.all_false(truth), None),
-        "majority": (metrics_baselines.majority(truth), None),
+        "all_true": (all_true(truth), None),
+        "all_false": (all_false(truth), None),
+        "majority": (majority(truth), None),
         "token_overlap": (held_by_overlap, overlap),
     }
-    failures = metrics.format_failures(table.held, table.answer)
+    failures = agreement.format_failures(table.held, table.answer)
     return {
         "format": FORMAT,
         "planned": len(plan),
@@ -124,7 +131,7 @@ class _Table:
             teacher=teacher,
             mark=np.array([s["mark"] for s in samples], dtype=float),
             full=full,
-            quality=metrics.quality(teacher, full),
+            quality=agreement.quality(teacher, full),
             label=np.array([said[s["question"], s["id"]].quality for s in samples], dtype=str),
         )
 
@@ -140,8 +147,10 @@ def _both(
     by_points = (table.truth, held, *([] if probability is None else [probability]))
     by_answers = (table.teacher, mark, table.full)
     return {
-        "points": _level(metrics.point_metrics, point_intervals, table.question, by_points, seed),
-        "answers": _level(metrics.answer_metrics, answer_intervals, table.asked, by_answers, seed),
+        "points": _level(agreement.point_metrics, point_intervals, table.question, by_points, seed),
+        "answers": _level(
+            agreement.answer_metrics, answer_intervals, table.asked, by_answers, seed
+        ),
     }
 
 
@@ -155,11 +164,11 @@ def _level(
     """None where the teacher said nothing at this level."""
     if np.isnan(arrays[0]).all():
         return None
-    slices = metrics.sliced(question, metric, *arrays)
+    slices = agreement.sliced(question, metric, *arrays)
     return {
         "pooled": _with_bounds(metric(*arrays), intervals(question, *arrays, seed=seed)),
         "mean_over_questions": _with_bounds(
-            metrics.mean_over(slices), mean_intervals(slices, seed=seed)
+            agreement.mean_over(slices), mean_intervals(slices, seed=seed)
         ),
     }
 
@@ -168,26 +177,26 @@ def _with_bounds(numbers: dict[str, float], bounds: Mapping[str, Interval]) -> N
     """Counts as they are, every other number as {estimate, low, high}."""
     return {
         name: value
-        if name in metrics.COUNTS
+        if name in agreement.COUNTS
         else {
             "estimate": value,
-            **metrics.to_json({"low": bounds[name].low, "high": bounds[name].high}),
+            **agreement.to_json({"low": bounds[name].low, "high": bounds[name].high}),
         }
-        for name, value in metrics.to_json(numbers).items()
+        for name, value in agreement.to_json(numbers).items()
     }
 
 
 def _slices(table: _Table, of_points: Any, of_answers: Any) -> Numbers:
-    points = metrics.sliced(
-        of_points, metrics.point_metrics, table.truth, table.held, table.probability
+    points = agreement.sliced(
+        of_points, agreement.point_metrics, table.truth, table.held, table.probability
     )
-    answers = metrics.sliced(
-        of_answers, metrics.answer_metrics, table.teacher, table.mark, table.full
+    answers = agreement.sliced(
+        of_answers, agreement.answer_metrics, table.teacher, table.mark, table.full
     )
     return {
         label: {
-            "points": metrics.to_json(points[label]),
-            "answers": metrics.to_json(answers[label]),
+            "points": agreement.to_json(points[label]),
+            "answers": agreement.to_json(answers[label]),
         }
         for label in answers
         if label

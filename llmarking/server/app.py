@@ -19,18 +19,18 @@ from llmarking.server import apidocs
 from llmarking.server.bodies import BodyLimit
 from llmarking.server.middleware import ApiKeys, LastResort, RequestId, SafeHeaders
 from llmarking.server.routes import (
-    adapters as server_adapters,
-    courses as server_courses,
-    grading as server_grading,
-    info as server_info,
-    jobs as server_jobs,
-    openai as server_openai,
-    privacy as server_privacy,
-    refits as server_refits,
-    regrades as server_regrades,
-    releases as server_releases,
-    review as server_review,
-    text as server_text,
+    adapters,
+    courses,
+    grading,
+    info,
+    jobs,
+    openai,
+    privacy,
+    refits,
+    regrades,
+    releases,
+    review,
+    text,
 )
 from llmarking.server.service import Service
 from llmarking.settings import ServerSettings
@@ -58,7 +58,7 @@ def create_app(
         # Loading takes minutes; the health checks answer meanwhile.
         watcher = asyncio.create_task(service.run())
         try:
-            async with server_privacy.purging(app), server_jobs.working(app):
+            async with privacy.purging(app), jobs.working(app):
                 yield
         finally:
             watcher.cancel()
@@ -79,18 +79,18 @@ def create_app(
     app.state.service = service
     app.state.store = store
     for routes in (
-        server_text,
-        server_grading,
-        server_courses,
-        server_review,
-        server_refits,
-        server_regrades,
-        server_releases,
-        server_privacy,
-        server_jobs,
-        server_info,
-        server_adapters,
-        server_openai,
+        text,
+        grading,
+        courses,
+        review,
+        refits,
+        regrades,
+        releases,
+        privacy,
+        jobs,
+        info,
+        adapters,
+        openai,
     ):
         app.include_router(routes.router)
     apidocs.attach(app)

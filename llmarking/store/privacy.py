@@ -14,9 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from llmarking.errors import NotFound
-from llmarking.store import overview as store_overview
 from llmarking.store.courses import log_event, require_course
 from llmarking.store.database import Store
+from llmarking.store.overview import overview
 from llmarking.store.releases import answers_of
 from llmarking.store.review import History
 from llmarking.store.schema import (
@@ -119,7 +119,7 @@ def purge(store: Store, default_days: int) -> int:
     """
     with store.read() as tx:
         now = tx.scalar(sa.select(clock())) or 0.0
-        due = [row["id"] for row in store_overview.overview(tx) if _due(row, default_days, now)]
+        due = [row["id"] for row in overview(tx) if _due(row, default_days, now)]
     gone = 0
     for course in due:
         with store.write() as tx:
@@ -128,7 +128,7 @@ def purge(store: Store, default_days: int) -> int:
                 continue
             _wait_for_workers(tx, course)
             require_course(tx, course, lock=True)
-            [row] = store_overview.overview(tx, course)
+            [row] = overview(tx, course)
             if _due(row, default_days, now):
                 _delete_course(tx, course, "retention")
                 gone += 1

@@ -21,7 +21,7 @@ from llmarking.marks import decisions
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.marks.recalibrating import Confirmed, recalibrated, refit
 from llmarking.marks.summaries import unsettled
-from llmarking.store import overview as store_overview
+from llmarking.store import overview
 from llmarking.store.courses import log_event, require_course
 from llmarking.store.marks import add_model_marks, new_mark, questions_of
 from llmarking.store.overview import calibration_of
@@ -107,7 +107,7 @@ def look(tx: sa.Connection, course: str, calibration: str) -> Proposal:
     row = _row(tx, course, calibration)
     risk = require_course(tx, course).risk or DEFAULT_RISK
     new = calibration_of(row)
-    known = store_overview.calibrations(tx, course)
+    known = overview.calibrations(tx, course)
     setup = Setup(row.model, row.adapter, row.prompt)
     changed: list[tuple[str, int, bool | None, bool]] = []
     before = after = 0
@@ -115,7 +115,7 @@ def look(tx: sa.Connection, course: str, calibration: str) -> Proposal:
         mark = each.mark
         assert mark is not None
         old = known.get(mark["calibration"])
-        was = unsettled(store_overview.marked_of(each), _bar(old, risk))
+        was = unsettled(overview.marked_of(each), _bar(old, risk))
         before += was
         if Setup(mark["model"], mark["adapter"], mark["prompt_version"]) != setup:
             after += was
