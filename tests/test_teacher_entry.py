@@ -19,8 +19,9 @@ import pytest
 from browser import chromium, serving_pages, walk
 from conftest import serving, wait_until
 
-from llmarking.client import Client
+from llmarking.client import AsyncClient, Client
 from llmarking.engines.scripted import ScriptedEngine
+from llmarking.protocol.courses import AnswerPage
 from llmarking.settings import ServerSettings
 from llmarking.store.database import open_store
 
@@ -152,18 +153,13 @@ def course(site: Site) -> str:
 def open_review(page: Page, site: Site, course: str) -> None:
     """The review of a class, logged in and ready for the keyboard."""
     walk.log_in(page, site.pages, KEY)
-    with settled(page):
-        page.goto(f"{site.pages}/?course={course}")
-        page.wait_for_selector("#panel .lm-panel:visible")
-        page.wait_for_selector("#histogram .lm-chart")
+    page.goto(f"{site.pages}/?course={course}")
+    page.wait_for_selector("#panel .lm-panel:visible")
 
 
 @contextlib.contextmanager
 def settled(page: Page) -> Iterator[None]:
-    """At the end, wait until the page has asked for nothing for half a second.
-
-    While it opens it fills the queue more than once, and each time shows its first answer.
-    """
+    """At the end, wait until the page has asked for nothing for half a second."""
     asked: set[Request] = set()
     quiet_since = time.monotonic()
 
@@ -195,6 +191,28 @@ def goto_answer(page: Page, text: str) -> None:
     page.wait_for_function(
         "(text) => document.querySelector('.lm-text')?.innerText.includes(text)", arg=text
     )
+
+
+def test_the_queue_is_filled_once_while_the_page_opens(
+    site: Site, visit: Callable[..., Visit], course: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: list[str] = []
+    fetch = AsyncClient.answers
+
+    async def counted(self: AsyncClient, course_id: str, **query: Any) -> AnswerPage:
+        if query.get("order") == "risk":
+            filled.append(course_id)
+        return await fetch(self, course_id, **query)
+
+    monkeypatch.setattr(AsyncClient, "answers", counted)
+    page = visit().page
+    with settled(page):
+        open_review(page, site, course)
+    assert filled == [course]
+    page.click("#go-export")
+    page.wait_for_selector(".lm-download:visible")
+    page.click("#steps >> text=Review")  # whoever comes back sees what is new
+    wait_until(lambda: filled == [course, course])
 
 
 def test_a_decision_goes_to_identical_answers_and_comes_back(

@@ -278,7 +278,6 @@ def _wire_frame(blocks: gr.Blocks, parts: Parts, desk: Desk) -> None:
     course.change(frame.top, course, parts.top, **_QUIET)
     course.change(grades.again, [course, grade.offset], parts.progress, **_QUIET)
     course.change(reviews.questions, course, review.question, **_QUIET)
-    course.change(reviews.fill, parts.filters, parts.drawn, **_QUIET)
     course.change(whole.risk_of, course, parts.overview.risk, **_QUIET).then(
         whole.look, [course, parts.overview.risk], parts.pictures, **_QUIET
     )
