@@ -18,7 +18,8 @@ from test_server import GRADE, Words, idle, in_background
 from llmarking.domain import Reading
 from llmarking.engines.scripted import ScriptedEngine
 from llmarking.store.database import Store
-from llmarking.store.schema import marks
+from llmarking.store.job_marks import mark_hash
+from llmarking.store.schema import jobs, marks, questions
 
 KEY = "a-key-for-the-class"
 ADMIN = "the-key-of-the-admin"
@@ -294,3 +295,70 @@ def test_the_adapter_of_a_course_grades_its_class(
         assert httpx.get(path).json()["counts"]["graded"] == 1
         with store.read() as tx:
             assert list(tx.scalars(sa.select(marks.c.adapter))) == ["mine"]
+
+
+def graded(address: Address, course: str, **job: Any) -> None:
+    """Grade the class of a course to the end."""
+    made = httpx.post(f"{address}/jobs", json={"course": {"id": course}} | job)
+    assert made.status_code == 202, made.text
+    path = f"{address}/jobs/{made.json()['id']}"
+    wait_until(lambda: httpx.get(path).json()["state"] == "finished")
+
+
+def test_marks_of_retrained_weights_are_marks_of_another_name(
+    store: Store, live_server_factory: ServerFactory, folder: Path
+) -> None:
+    address = live_server_factory(store=store, admin_keys=(ADMIN,), adapter_folder=folder)
+    body = {"name": "class", "default_adapter": "mine"}
+    course = httpx.post(f"{address}/courses", json=body).json()["id"]
+    question = {"code": "A", "text": "What?", "reference": "<Point1:1>that<Point1:1>"}
+    answer = {"id": "one", "student": "s1", "question": "A", "text": "That."}
+    class_of_one = {"questions": [question], "answers": [answer]}
+
+    def named(seed: int) -> list[str]:
+        """Grade with weights made from this seed; what all marks so far are called."""
+        shutil.rmtree(folder / "mine")
+        adapter_folder(folder / "mine", seed=seed)
+        load(address, "mine")
+        graded(address, course, **class_of_one)
+        with store.read() as tx:
+            return list(tx.scalars(sa.select(marks.c.config_hash).order_by(marks.c.id)))
+
+    first = named(1)
+    assert len(first) == 1
+    assert named(1) == first, "the same weights under the same name give no second mark"
+    second = named(2)
+    assert second[:1] == first
+    assert len(set(second)) == len(second) == 2
+    third = named(1)
+    assert len(third) == 3
+    assert third[2] not in second, "said again after other weights, it is a mark of its own"
+    current = httpx.get(f"{address}/courses/{course}/answers").json()["answers"]
+    with store.read() as tx:
+        newest = tx.scalar(sa.select(sa.func.max(marks.c.id)))
+    assert [row["mark_id"] for row in current] == [newest]
+
+
+def test_a_mark_is_named_after_the_weights_that_read_the_answer(
+    store: Store, live_server_factory: ServerFactory, folder: Path
+) -> None:
+    words = Words()
+    engine = Versions(words)
+    address = live_server_factory(engine, store=store, admin_keys=(ADMIN,), adapter_folder=folder)
+    old = load(address, "mine").json()["version"]
+    question = {"code": "A", "text": "What?", "reference": "<Point1:1>that<Point1:1>"}
+    answer = {"id": "one", "student": "s1", "question": "A", "text": "That."}
+    body = {"course": {"name": "class"}, "questions": [question], "answers": [answer]}
+    job = httpx.post(f"{address}/jobs", json=body | {"adapter": "mine"}).json()["id"]
+    words.wait()  # it is being read with the old weights
+    shutil.rmtree(folder / "mine")
+    adapter_folder(folder / "mine", seed=7)
+    new = load(address, "mine").json()["version"]
+    words.let()
+    wait_until(lambda: httpx.get(f"{address}/jobs/{job}").json()["state"] == "finished")
+    assert engine.read_with == [old]
+    with store.read() as tx:
+        [config] = tx.scalars(sa.select(jobs.c.config))
+        [row] = tx.execute(sa.select(marks.c.config_hash, questions.c.content_hash).join(questions))
+    assert row.config_hash == mark_hash(config | {"adapter_version": old}, row.content_hash)
+    assert row.config_hash != mark_hash(config | {"adapter_version": new}, row.content_hash)
