@@ -452,7 +452,10 @@ async def _bare(phases: Sequence[str], setup: Setup, work: Work) -> dict[str, Ta
             seconds = time.perf_counter() - started
             tally[phase] = Tally(seconds, sum(n for n, _ in done), sum(c for _, c in done))
     finally:
-        engine.shutdown()
+        # Killed before it has cleaned up, vLLM's process leaves shared memory behind.
+        engine.shutdown(timeout=20)
+        # It shuts down once more when it is collected, which would fail at the interpreter's end.
+        engine.shutdown = lambda *_: None
     return tally
 
 
