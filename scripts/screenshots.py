@@ -165,7 +165,7 @@ def review(page: Page, shot: Shot) -> None:
         )
     page.click("#refit")
     page.wait_for_selector("#discard:visible")
-    page.locator("#corrections").scroll_into_view_if_needed()
+    _to_top(page, "#corrections")
     shot(page, "class")
 
 

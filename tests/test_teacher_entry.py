@@ -307,6 +307,20 @@ def test_nothing_of_a_student_is_run_logged_stored_or_in_an_address(
     assert KEY not in said
 
 
+def test_headers_that_are_called_like_a_text_of_ours_stay_what_they_are(
+    site: Site, visit: Callable[..., Visit], tmp_path: Path
+) -> None:
+    page = visit(locale="zh-CN").page
+    walk.log_in(page, site.pages, KEY)
+    for element, file in zip(("questions", "answers"), walk.class_files(tmp_path), strict=True):
+        page.locator(f"#{element}-file input[type=file]").set_input_files(file)
+    page.wait_for_selector("#preview table")
+    assert page.locator("#student-column input").input_value() == "student_id"
+    assert page.locator("#columns .token").inner_text().strip() == "answer"
+    assert "答案" in page.locator("#preview").inner_text()
+    assert "llmarking:" not in page.locator("body").inner_text()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("locale", "word"), [("en-GB", "Accept"), ("zh-CN", "确认")])
 def test_a_tablet_shows_it_all_without_scrolling_sideways(

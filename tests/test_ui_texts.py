@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmarking.domain import Flag
-from llmarking.ui.texts import LANGUAGES, TEXTS, duration, language_of, say, translations
+from llmarking.ui.texts import LANGUAGES, PREFIX, TEXTS, duration, language_of, say, translations
 
 PACKAGE = Path(__file__).resolve().parents[1] / "llmarking" / "ui"
 
@@ -64,7 +64,7 @@ def test_the_language_is_what_the_browser_asks_for_first(header: str | None, lan
 def test_gradio_gets_every_text_by_language_tag() -> None:
     tables = translations()
     assert {"en", "zh", "zh-CN"} <= set(tables)
-    assert all(set(table) == set(TEXTS) for table in tables.values())
+    assert all(set(table) == {f"{PREFIX}{key}" for key in TEXTS} for table in tables.values())
 
 
 def test_times_are_rough() -> None:

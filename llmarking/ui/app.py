@@ -45,7 +45,7 @@ from llmarking.ui.overview import (
 from llmarking.ui.review import ReviewPage, ReviewParts, build_filters, build_review, listener
 from llmarking.ui.rubric import RubricPage, RubricParts, build_rubric
 from llmarking.ui.shelf import Shelf
-from llmarking.ui.texts import translations
+from llmarking.ui.texts import PREFIX, translations
 from llmarking.ui.upload import CheckParts, UploadPage, UploadParts, build_check, build_upload
 
 MAX_FILE = "20mb"
@@ -55,6 +55,14 @@ _GO_TO = "(id) => { if (id) history.replaceState(null, '', '?course=' + encodeUR
 _LEAVE = "(id) => { if (!id) location.assign('/'); }"
 # No event of ours is part of an API, and none needs gradio's queue: grading is done elsewhere.
 _QUIET: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+
+
+class Labels(gr.I18n):
+    """Our texts as gradio's translation takes them, under keys that nothing else is called by."""
+
+    def __call__(self, key: str) -> Any:
+        """What the browser puts the text of this name for."""
+        return super().__call__(f"{PREFIX}{key}")
 
 
 class Parts(NamedTuple):
@@ -296,7 +304,7 @@ def create_app(
     """
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     chinese: dict[str, Any] = translations()
-    i18n = gr.I18n(**chinese)
+    i18n = Labels(**chinese)
     sessions, shelf = Sessions(url, api_key), Shelf()
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, sessions=sessions)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from html import escape
 from typing import ParamSpec, TypeVar
 
@@ -89,3 +89,13 @@ def _failure(where: str, error: Exception) -> gr.Error:
 def note(text: str, kind: str = "note") -> str:
     """A sentence with a coloured edge: good, note or problem."""
     return f'<p class="lm-{kind}">{escape(text)}</p>'
+
+
+def headings(language: Language, *names: str, numbers: Collection[str] = ()) -> str:
+    """The row of headings of a table; those above `numbers` stand right, as numbers do."""
+    cells = (
+        f'<th scope="col"{" class=lm-number" if name in numbers else ""}>'
+        f"{escape(say(language, f'column_{name}'))}</th>"
+        for name in names
+    )
+    return f"<tr>{''.join(cells)}</tr>"

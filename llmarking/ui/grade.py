@@ -18,7 +18,7 @@ from llmarking.protocol.courses import AnswerPage
 from llmarking.protocol.jobs import Job
 from llmarking.sharing import Shared
 from llmarking.ui.charts import progress
-from llmarking.ui.desk import Desk, told
+from llmarking.ui.desk import Desk, headings, told
 from llmarking.ui.panel import badges
 from llmarking.ui.texts import Language, duration, say
 
@@ -194,12 +194,10 @@ def results(page: AnswerPage, language: Language) -> str:
             f'<td>{escape(row.question)}</td><td class="lm-cut">{escape(row.text[:160])}</td>'
             f'<td class="lm-number">{mark}</td><td>{state} {badges(row.flags, language)}</td></tr>'
         )
-    heads = "".join(
-        f'<th scope="col">{_t(language, f"column_{key}")}</th>'
-        for key in ("number", "student", "question", "answer", "mark", "state")
-    )
+    names = ("number", "student", "question", "answer", "mark", "state")
+    heads = headings(language, *names, numbers=("number", "mark"))
     return (
-        f'<div class="lm-scroll"><table class="lm-table"><thead><tr>{heads}</tr></thead>'
+        f'<div class="lm-scroll"><table class="lm-table"><thead>{heads}</thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

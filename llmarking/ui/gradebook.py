@@ -31,7 +31,7 @@ from llmarking.tables.gradebook import (
     fill,
     propose,
 )
-from llmarking.ui.desk import Desk, note, told
+from llmarking.ui.desk import Desk, headings, note, told
 from llmarking.ui.export import all_answers
 from llmarking.ui.shelf import Filled
 from llmarking.ui.texts import Language, say
@@ -221,17 +221,10 @@ def _table(dropped: Dropped, klass: ClassMarks, language: Language) -> str:
             f'<tr><th scope="row">{name}</th><td class="lm-number">{full:g}</td>'
             f'<td><select data-target="{at}" aria-label="{name}">{listed}</select></td></tr>'
         )
-    heads = "".join(
-        f'<th scope="col"{style}>{escape(say(language, key))}</th>'
-        for key, style in (
-            ("column_what", ""),
-            ("column_full", ' class="lm-number"'),
-            ("column_into", ""),
-        )
-    )
+    heads = headings(language, "what", "full", "into", numbers=("full",))
     return (
         '<div class="lm-scroll lm-into"><table class="lm-table"><thead>'
-        f"<tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"{heads}</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -292,7 +285,7 @@ def build_gradebook(i18n: gr.I18n) -> GradebookParts:
             label=i18n("gradebook_file"),
             file_types=[".csv", ".tsv", ".txt", ".xls", ".xlsx"],
             elem_id="gradebook-file",
-            height=130,
+            height=150,
         )
         with gr.Row(equal_height=True):
             student = gr.Dropdown(

@@ -6,7 +6,7 @@ What is decided is remembered, for `u`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from llmarking.client import AsyncClient
 from llmarking.domain import Flag
 from llmarking.errors import RequestRefused
 from llmarking.protocol.courses import AnswerDetail, AnswerRow
-from llmarking.ui.desk import Desk, note, told
+from llmarking.ui.desk import Desk, headings, note, told
 from llmarking.ui.panel import badges, nothing, panel
 from llmarking.ui.texts import Language, say
 
@@ -276,11 +276,11 @@ def listed(queue: Queue, language: Language) -> str:
             f'<td class="lm-number">{row.marks_at_risk:.2f}</td>'
             f"<td>{state} {badges(row.flags, language)}</td></tr>"
         )
-    heads: Sequence[str] = ("number", "question", "answer", "mark", "risk", "state")
-    titles = "".join(f'<th scope="col">{_t(language, f"column_{key}")}</th>' for key in heads)
+    names = ("number", "question", "answer", "mark", "risk", "state")
+    titles = headings(language, *names, numbers=("number", "mark", "risk"))
     return (
         '<div class="lm-queue"><div class="lm-scroll"><table class="lm-table"><thead>'
-        f"<tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></div>"
+        f"{titles}</thead><tbody>{''.join(rows)}</tbody></table></div></div>"
     )
 
 

@@ -15,6 +15,10 @@ from typing import Literal
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
+# In the browser gradio translates whatever is called like a key of ours, so keys there begin as no
+# column of a class does: a header `answer` has to stay what it is.
+PREFIX = "llmarking:"
+
 TEXTS: Mapping[str, Mapping[Language, str]] = tomllib.loads(
     (Path(__file__).parent / "texts.toml").read_text(encoding="utf-8")
 )
@@ -39,8 +43,8 @@ def language_of(accepted: str | None) -> Language:
 
 def translations() -> dict[str, dict[str, str]]:
     """All texts by language tag, as gradio's translation takes them."""
-    chinese = {key: texts["zh"] for key, texts in TEXTS.items()}
-    english = {key: texts["en"] for key, texts in TEXTS.items()}
+    chinese = {f"{PREFIX}{key}": texts["zh"] for key, texts in TEXTS.items()}
+    english = {f"{PREFIX}{key}": texts["en"] for key, texts in TEXTS.items()}
     return {"en": english, "zh": chinese, "zh-CN": chinese, "zh-TW": chinese}
 
 

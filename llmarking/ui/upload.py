@@ -13,7 +13,7 @@ import gradio as gr
 
 from llmarking.client import AsyncClient
 from llmarking.errors import LLMarkingError
-from llmarking.ui.desk import Desk, note, told
+from llmarking.ui.desk import Desk, headings, note, told
 from llmarking.ui.intake import Intake, checked, preview, targets
 from llmarking.ui.texts import Language, say
 
@@ -78,12 +78,10 @@ class UploadPage:
                 f'<td>{when}</td><td class="lm-number">{course.answers}</td>'
                 f'<td class="lm-number">{course.decided}</td></tr>'
             )
-        heads = "".join(
-            f'<th scope="col">{escape(say(language, key))}</th>'
-            for key in ("column_class", "column_created", "column_answers", "column_decided")
-        )
+        names, counts = ("class", "created"), ("answers", "decided")
+        heads = headings(language, *names, *counts, numbers=counts)
         return (
-            f'<div class="lm-scroll"><table class="lm-table"><thead><tr>{heads}</tr></thead>'
+            f'<div class="lm-scroll"><table class="lm-table"><thead>{heads}</thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div>"
         )
 
@@ -250,7 +248,7 @@ def build_check(i18n: gr.I18n) -> CheckParts:
             columns = gr.Dropdown(label=i18n("use_answer"), multiselect=True, elem_id="columns")
             code = gr.Dropdown(label=i18n("use_question"))
         with gr.Row():
-            student = gr.Dropdown(label=i18n("use_student"))
+            student = gr.Dropdown(label=i18n("use_student"), elem_id="student-column")
             names = gr.Dropdown(label=i18n("use_name"), multiselect=True)
         where = gr.HTML()
     gr.Markdown(i18n("preview"), elem_classes="lm-heading")
