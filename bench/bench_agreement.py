@@ -163,11 +163,17 @@ async def main() -> int:
                     "shipped": ours,
                     "left_out": out,
                 }
+                keep(saved, args.save, args.figures)
     finally:
         await engine.stop()
-    if args.save:
-        args.save.write_text(json.dumps(saved))
-    if args.figures:
+    return 0
+
+
+def keep(saved: dict[str, Any], save: Path | None, only_figures: Path | None) -> None:
+    """Write what there is so far: all of it, and what was printed."""
+    if save:
+        save.write_text(json.dumps(saved))
+    if only_figures:
         kept = ("shipped", "left_out", "seconds", "answers")
         figures_only = {
             key: {name: value[name] for name in kept}
@@ -175,8 +181,7 @@ async def main() -> int:
             else value
             for key, value in saved.items()
         }
-        args.figures.write_text(json.dumps(figures_only, indent=1) + "\n")
-    return 0
+        only_figures.write_text(json.dumps(figures_only, indent=1) + "\n")
 
 
 if __name__ == "__main__":
