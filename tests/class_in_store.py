@@ -108,8 +108,14 @@ class ClassInStore:
         evidence: str | None = None,
         bar: float = 0.95,
         calibration: Calibration | None = None,
+        adapter: tuple[str, str] | None = None,
     ) -> int:
-        """Add a mark as a job would, and let it stand where no teacher's does."""
+        """Add a mark as a job would, and let it stand where no teacher's does.
+
+        Args:
+            adapter: name and version of the weights that read the answer.
+        """
+        name, version = adapter or (None, None)
         with self.store.write() as tx:
             query = sa.select(questions).where(questions.c.id == self.questions[code])
             question = question_of(tx.execute(query).one())
@@ -143,6 +149,9 @@ class ClassInStore:
                 marks_at_risk=marks_at_risk(verdicts),
                 confidence=confidence(verdicts),
                 model="scripted",
+                revision="",
+                adapter=name,
+                adapter_version=version,
                 method="verdict",
                 shots=0,
                 prompt_version=PLAIN.prompt,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from class_in_store import ClassInStore
 from starlette.testclient import TestClient
 
 from llmarking.engines.scripted import ScriptedEngine
-from llmarking.grading.grader import GradeOptions
+from llmarking.grading.grader import GradeOptions, Grader, Setup
 from llmarking.server.app import create_app
 from llmarking.settings import ServerSettings
 from llmarking.store.database import Store
@@ -106,6 +107,41 @@ def test_later_jobs_use_it(client: TestClient, strict: ClassInStore, any_store: 
     client.post(f"/courses/c/calibration/{refit['id']}/apply")
     found = used()
     assert (found["slope"], found["offset"]) == (refit["slope"], refit["offset"])
+
+
+def test_what_other_weights_of_that_name_had_read_is_left_out(
+    client: TestClient, any_store: Store
+) -> None:
+    """An adapter is retrained: the teacher's verdicts on what the old one read tell nothing."""
+    school = ClassInStore(any_store)
+    for number in range(60):
+        odds = 1.0 + number / 20
+        answer = school.answer(f"Answer {number}", None, student=f"s{number}")
+        version = "old" if number < 24 else "new"
+        school.model_mark(answer, (odds, -2.0), adapter=("mine", version))
+        if number % 4:
+            decide(client, answer, number >= 40, False)
+    refit = client.post("/courses/c/calibration").json()
+    assert refit["verdicts"] == 2 * 27  # of the new weights only
+    undecided = {
+        row["id"]: row["position"]
+        for row in client.get("/courses/c/answers", params={"limit": 1000}).json()["answers"]
+        if row["state"] == "proposed"
+    }
+    assert {undecided[c["answer"]] >= 24 for c in refit["changed"]} == {True}
+    done = client.post(f"/courses/c/calibration/{refit['id']}/apply").json()
+    assert done["answers"] == 9
+
+    def used(adapter: str | None, version: str | None, revision: str = "") -> Any:
+        setup = Setup("scripted", revision, adapter, "verdict/zeroshot.v1", None, version)
+        grader = cast(Grader, SimpleNamespace(setup=lambda options: setup))
+        with any_store.read() as tx:
+            return configuration(tx, "c", grader, GradeOptions())["calibration"]
+
+    assert used("mine", "new")["slope"] == refit["slope"]
+    others = (("mine", "old"), ("mine", None), ("other", "new"), (None, None))
+    assert [used(*other) for other in others] == [None] * 4
+    assert used("mine", "new", "another revision") is None
 
 
 def test_discarding_leaves_everything(

@@ -160,6 +160,7 @@ class MarkRow(Wire):
     model: str | None = None
     revision: str | None = None
     adapter: str | None = None
+    adapter_version: str | None = None
     method: str | None = None
     shots: int | None = None
     prompt_version: str | None = None

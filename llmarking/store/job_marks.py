@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from llmarking.domain import Verdict
 from llmarking.errors import UnknownModelError
-from llmarking.grading.grader import Graded, GradeOptions, Grader
+from llmarking.grading.grader import Graded, GradeOptions, Grader, Setup
 from llmarking.marks.calibration import Calibration
 from llmarking.store.schema import course_calibrations
 from llmarking.store.submit import canonical_hash
@@ -29,7 +29,7 @@ def configuration(
     The calibration that was applied to the course last goes before the one that was shipped.
     """
     setup = grader.setup(options)
-    calibration = _of_course(tx, course, setup.model, setup.adapter, setup.prompt)
+    calibration = _of_course(tx, course, setup)
     if options.method == "verdict" and calibration is not None:
         setup = replace(setup, calibration=calibration)
     return {
@@ -95,6 +95,7 @@ def mark_row(graded: Graded, config: Mapping[str, Any], content_hash: str) -> di
         "model": config["model"],
         "revision": config["revision"],
         "adapter": graded.adapter,
+        "adapter_version": graded.adapter_version,
         "method": config["method"],
         "shots": graded.shots,
         "prompt_version": graded.prompt_version,
@@ -141,18 +142,19 @@ def _probability(verdict: Verdict) -> float | None:
     return 0.5 if verdict.held is None else verdict.probability
 
 
-def _of_course(
-    tx: sa.Connection, course: str, model: str, adapter: str | None, prompt: str
-) -> Calibration | None:
+def _of_course(tx: sa.Connection, course: str, setup: Setup) -> Calibration | None:
+    """The course's own calibration, if it was fitted on what these very weights had read."""
     table = course_calibrations
     row = tx.execute(
         sa.select(table)
         .where(
             table.c.course_id == course,
             table.c.state == "applied",
-            table.c.model == model,
-            table.c.adapter.is_not_distinct_from(adapter),
-            table.c.prompt == prompt,
+            table.c.model == setup.model,
+            table.c.revision == setup.revision,
+            table.c.adapter.is_not_distinct_from(setup.adapter),
+            table.c.adapter_version.is_not_distinct_from(setup.adapter_version),
+            table.c.prompt == setup.prompt,
         )
         .order_by(table.c.applied_at.desc(), table.c.created_at.desc())
         .limit(1)
@@ -160,9 +162,9 @@ def _of_course(
     if row is None:
         return None
     return Calibration(
-        model=model,
-        adapter=adapter,
-        prompt=prompt,
+        model=setup.model,
+        adapter=setup.adapter,
+        prompt=setup.prompt,
         slope=row.slope,
         offset=row.offset,
         risk_table=tuple((float(c), float(r)) for c, r in row.risk_table),

@@ -16,7 +16,8 @@ from llmarking.store.schema import answers, marks, questions
 
 # What a new mark takes over from the one it is made from.
 _KEPT = (
-    "answer_id question_id full_mark model revision adapter method shots prompt_version"
+    "answer_id question_id full_mark model revision adapter adapter_version method shots"
+    " prompt_version"
 ).split()
 
 

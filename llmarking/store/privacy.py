@@ -187,7 +187,8 @@ def _event(row: sa.RowMapping) -> dict[str, Any]:
 def _mark(row: sa.RowMapping) -> dict[str, Any]:
     kept = (
         "answer_id question_id job_id kind mark full_mark flags needs_review model revision adapter"
-        " method shots prompt_version calibration config_hash author comment supersedes"
+        " adapter_version method shots prompt_version calibration config_hash author comment"
+        " supersedes"
     )
     return {
         "type": "mark",

@@ -35,11 +35,29 @@ from llmarking.store.schema import (
 
 
 class Setup(NamedTuple):
-    """What a calibration belongs to."""
+    """What a calibration belongs to: other weights under the same name have other log-odds."""
 
     model: str
+    revision: str | None
     adapter: str | None
+    adapter_version: str | None
     prompt: str
+
+    @classmethod
+    def of(cls, mark: Row) -> Setup:
+        """What read the answer of a model's mark."""
+        return cls(
+            mark["model"],
+            mark["revision"],
+            mark["adapter"],
+            mark["adapter_version"],
+            mark["prompt_version"],
+        )
+
+    @classmethod
+    def of_calibration(cls, row: sa.Row[Any]) -> Setup:
+        """What a course's calibration was fitted for."""
+        return cls(row.model, row.revision, row.adapter, row.adapter_version, row.prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +85,7 @@ def propose(tx: sa.Connection, course: str, *, actor: str) -> Proposal:
     require_course(tx, course, lock=True)
     found = _class(tx, course)
     setup = _setup(found)
-    shipped = Calibrations().find(*setup)
+    shipped = Calibrations().find(setup.model, setup.adapter, setup.prompt)
     fitted = refit(
         shipped,
         _confirmed(found, setup),
@@ -84,9 +102,7 @@ def propose(tx: sa.Connection, course: str, *, actor: str) -> Proposal:
         sa.insert(course_calibrations).values(
             id=made,
             course_id=course,
-            model=setup.model,
-            adapter=setup.adapter,
-            prompt=setup.prompt,
+            **setup._asdict(),
             slope=fitted.slope,
             offset=fitted.offset,
             risk_table=[list(pair) for pair in fitted.risk_table],
@@ -108,7 +124,7 @@ def look(tx: sa.Connection, course: str, calibration: str) -> Proposal:
     risk = require_course(tx, course).risk or DEFAULT_RISK
     new = calibration_of(row)
     known = overview.calibrations(tx, course)
-    setup = Setup(row.model, row.adapter, row.prompt)
+    setup = Setup.of_calibration(row)
     changed: list[tuple[str, int, bool | None, bool]] = []
     before = after = 0
     for each in _undecided(_class(tx, course)):
@@ -117,7 +133,7 @@ def look(tx: sa.Connection, course: str, calibration: str) -> Proposal:
         old = known.get(mark["calibration"])
         was = unsettled(overview.marked_of(each), _bar(old, risk))
         before += was
-        if Setup(mark["model"], mark["adapter"], mark["prompt_version"]) != setup:
+        if Setup.of(mark) != setup:
             after += was
             continue
         grade = _again(mark, questions_of(tx)(mark["question_id"]), new, risk)
@@ -146,13 +162,13 @@ def apply(tx: sa.Connection, course: str, calibration: str, *, actor: str) -> in
     # Decisions and jobs at this moment have to wait, or their marks would be missed.
     tx.execute(sa.select(answers.c.id).where(answers.c.course_id == course).with_for_update())
     risk = course_row.risk or DEFAULT_RISK
-    new, setup = calibration_of(row), Setup(row.model, row.adapter, row.prompt)
+    new, setup = calibration_of(row), Setup.of_calibration(row)
     question = questions_of(tx)
     rows = []
     for each in _undecided(_class(tx, course)):
         mark = each.mark
         assert mark is not None
-        if Setup(mark["model"], mark["adapter"], mark["prompt_version"]) == setup:
+        if Setup.of(mark) == setup:
             grade = _again(mark, question(mark["question_id"]), new, risk)
             rows.append(new_mark(mark, grade, calibration, new.identity))
     add_model_marks(tx, rows)
@@ -205,7 +221,7 @@ def _undecided(found: Iterable[Listed]) -> Iterable[Listed]:
 def _setup(found: Iterable[Listed]) -> Setup:
     """What most of the model's marks were read with."""
     counts = Counter(
-        Setup(each.model["model"], each.model["adapter"], each.model["prompt_version"])
+        Setup.of(each.model)
         for each in found
         if each.model is not None and each.model["method"] == "verdict"
     )
@@ -222,7 +238,7 @@ def _confirmed(found: Iterable[Listed], setup: Setup) -> Iterable[Confirmed]:
             continue
         if mark["question_id"] != model["question_id"]:
             continue
-        if Setup(model["model"], model["adapter"], model["prompt_version"]) != setup:
+        if Setup.of(model) != setup:
             continue
         theirs = {v["id"]: v["held"] for v in mark["verdicts"]}
         for verdict in model["verdicts"]:

@@ -182,6 +182,7 @@ def _mark(found: History, row: Row) -> MarkRow:
         model=row["model"],
         revision=row["revision"],
         adapter=row["adapter"],
+        adapter_version=row["adapter_version"],
         method=row["method"],
         shots=row["shots"],
         prompt_version=row["prompt_version"],
