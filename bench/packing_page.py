@@ -35,33 +35,40 @@ class Cell:
     ece: float
 
 
+NAMES = ("kappa, raw", "kappa, left out", "AUC", "ECE")
+MISSING = "–"
+
+
 def page(files: Sequence[Path]) -> Iterator[str]:
     """The cells of some files as Markdown, line by line: a table a course for packings, and one
-    for wordings."""
+    for wordings. Numbers of examples stand beside each other, divided by strokes."""
     found = [Cell(**cell) for file in files for cell in json.loads(file.read_text())["cells"]]
     cells = {(c.course, c.packing, c.wording, c.shots, c.steps > 0): c for c in found}
+    shots = sorted({c.shots for c in found if c.wording == SHIPPED.name})
     trained = any(c.steps for c in found)
-    names = ["kappa, raw", "kappa, left out", "AUC", "ECE"]
-    more = [f"{name}, trained" for name in names] if trained else []
+    more = ["steps", *(f"{name}, trained" for name in NAMES)] if trained else []
     for name in dict.fromkeys(c.course for c in found):
         sample = next(c for c in found if c.course == name)
-        yield f"\n{name}, {sample.verdicts} verdicts:\n"
-        yield _line(["packing", "examples", "tokens an answer", *names, *more])
-        yield _line(["---"] * (3 + len(names) + len(more)))
+        examples = ", ".join(map(str, shots))
+        yield f"\n{name}, {sample.verdicts} verdicts; with {examples} examples:\n"
+        yield _line(["packing", "tokens an answer", *NAMES, *more])
+        yield _line(["---"] * (2 + len(NAMES) + len(more)))
         for packing in PACKINGS.values():
-            for shots in sorted({c.shots for c in found}):
-                pair = [
-                    cells.get((name, packing.name, SHIPPED.name, shots, after))
-                    for after in ((False, True) if trained else (False,))
-                ]
-                if one := next(filter(None, pair), None):
-                    numbers = [text for cell in pair for text in _numbers(cell)]
-                    yield _line([packing.title, str(shots), f"{one.tokens:.0f}", *numbers])
+            bare, after = (
+                [cells.get((name, packing.name, SHIPPED.name, n, learnt)) for n in shots]
+                for learnt in (False, True)
+            )
+            if one := next(filter(None, [*bare, *after]), None):
+                row = [packing.title, f"{one.tokens:.0f}", *_columns(bare)]
+                if trained:
+                    steps = next((str(c.steps) for c in after if c), MISSING)
+                    row += [steps, *_columns(after)]
+                yield _line(row)
     words = [c for c in found if c.wording != SHIPPED.name]
     if not words:
         return
     courses = list(dict.fromkeys(c.course for c in words))
-    yield "\nWordings, no examples; kappa raw, kappa left out, AUC, ECE:\n"
+    yield f"\nWordings, no examples; {', '.join(NAMES)}:\n"
     yield _line(["wording", *courses])
     yield _line(["---"] * (1 + len(courses)))
     for wording in WORDINGS.values():
@@ -70,9 +77,16 @@ def page(files: Sequence[Path]) -> Iterator[str]:
             yield _line([wording.title, *(", ".join(_numbers(cell)) for cell in row)])
 
 
+def _columns(cells: Sequence[Cell | None]) -> list[str]:
+    """One text for each name, over the numbers of examples."""
+    if not any(cells):
+        return [MISSING] * len(NAMES)
+    return [" / ".join(column) for column in zip(*map(_numbers, cells), strict=True)]
+
+
 def _numbers(cell: Cell | None) -> list[str]:
     if cell is None:
-        return ["–"] * 4
+        return [MISSING] * len(NAMES)
     return [f"{cell.raw:.2f}", f"{cell.kappa:.2f}", f"{cell.auc:.2f}", f"{cell.ece:.2f}"]
 
 

@@ -244,11 +244,9 @@ def test_tables_hold_what_was_found(tmp_path: Path) -> None:
         files.append(tmp_path / f"{number}.json")
         files[-1].write_text(json.dumps({"cells": cells}))
     lines = list(page(files))
-    text = "\n".join(lines)
     ships = PACKINGS["pass-text"].title
-    assert f"| {ships} | 0 | 42 | 0.11 | 0.50 | 0.75 | 0.04 | 0.44 | 0.50 | 0.75 | 0.04 |" in lines
-    assert (
-        f"| {PACKINGS['only'].title} | 0 | 42 | 0.33 | 0.50 | 0.75 | 0.04 | – | – | – | – |" in text
-    )
+    assert f"| {ships} | 42 | 0.11 | 0.50 | 0.75 | 0.04 | 9 | 0.44 | 0.50 | 0.75 | 0.04 |" in lines
+    only = PACKINGS["only"].title
+    assert f"| {only} | 42 | 0.33 | 0.50 | 0.75 | 0.04 | – | – | – | – | – |" in lines
     assert "| Yes / No | 0.22, 0.50, 0.75, 0.04 |" in lines
-    assert "C, 6 verdicts" in text
+    assert any(line.strip().startswith("C, 6 verdicts") for line in lines)
