@@ -18,11 +18,14 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from llmarking.datasets import finding
 from llmarking.domain import Flag, Question
@@ -30,6 +33,8 @@ from llmarking.evaluation.folder import read_run, read_samples
 from llmarking.grading.grader import DEFAULT_RISK
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.marks.overlap import PointWords
+from llmarking.metrics.calibration import expected_calibration_error
+from llmarking.metrics.selective import risk_coverage
 from llmarking.screening.screen import screen
 
 
@@ -40,7 +45,9 @@ def main() -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="COURSE/MODEL/RUN folders")
     parser.add_argument("--before", type=Path, required=True, help="calibrations they were made by")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--figures", type=Path, help="a JSON file for what it changes")
     args = parser.parse_args()
+    found: dict[str, dict[str, Any]] = {}
     for run in args.runs:
         what = read_run(run)
         old = _calibration(Calibrations(args.before), what)
@@ -54,8 +61,43 @@ def main() -> int:
         what["configuration"]["calibration"] = new.identity
         what["recalibrated_from"] = old.identity
         (folder / "run.json").write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
+        found["/".join(run.parts[-3:])] = {"before": figures(run), "after": figures(folder)}
         print(folder)
+    print("\n".join(table(found)))
+    if args.figures:
+        args.figures.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def figures(run: Path) -> dict[str, float]:
+    """Agreement of a run's verdicts, and how many of the surest half are wrong."""
+    points = [
+        (point["probability"], point["teacher"])
+        for sample in read_samples(run).values()
+        for point in sample["points"]
+        if point["teacher"] is not None
+    ]
+    p, truth = (np.asarray(column) for column in zip(*points, strict=True))
+    sure, right = np.maximum(p, 1 - p), (p >= 0.5) == truth
+    half = np.argsort(-sure, kind="stable")[: len(p) // 2]
+    return {
+        "verdicts": len(p),
+        "kappa": round(float(cohen_kappa_score(truth, p >= 0.5)), 3),
+        "auc": round(float(roc_auc_score(truth, p)), 3),
+        "ece": round(expected_calibration_error(truth, p), 3),
+        "risk_coverage_area": round(risk_coverage(sure, right).area, 3),
+        "wrong_in_surest_half": round(float(1 - right[half].mean()), 3),
+    }
+
+
+def table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
+    """What the calibrations make of every run, as Markdown: before and after."""
+    names = [name for name in next(iter(found.values()))["before"] if name != "verdicts"]
+    yield f"| run | verdicts | {' | '.join(name.replace('_', ' ') for name in names)} |"
+    yield "|---" * (len(names) + 2) + "|"
+    for run, both in found.items():
+        cells = [f"{both['before'][name]:.3f} → {both['after'][name]:.3f}" for name in names]
+        yield f"| {run} | {both['before']['verdicts']} | {' | '.join(cells)} |"
 
 
 def _calibration(known: Calibrations, what: dict[str, Any]) -> Calibration:
