@@ -72,9 +72,9 @@ def page(files: Sequence[Path]) -> Iterator[str]:
     yield _line(["wording", *courses])
     yield _line(["---"] * (1 + len(courses)))
     for wording in WORDINGS.values():
-        row = [cells.get((name, "pass-text", wording.name, 0, False)) for name in courses]
-        if any(row):
-            yield _line([wording.title, *(", ".join(_numbers(cell)) for cell in row)])
+        asked = [cells.get((name, "pass-text", wording.name, 0, False)) for name in courses]
+        if any(asked):
+            yield _line([wording.title, *(", ".join(_numbers(cell)) for cell in asked)])
 
 
 def _columns(cells: Sequence[Cell | None]) -> list[str]:
