@@ -15,7 +15,7 @@ from llmarking.domain import GradedExample, Point, Question, StudentAnswer
 from llmarking.engines.engine import Tokenizer
 from llmarking.grading.prompting import ClassPrompt, Template, class_prompt, versions
 from llmarking.training.data import Balance, Group
-from llmarking.training.rows import DECOY_WEIGHT, Row, Segment
+from llmarking.training.rows import DECOY_WEIGHT, Row, Segment, filled
 
 # The verdicts so far of an answer, by the keys of its group and its own.
 Shown = Mapping[tuple[str, str], Sequence[bool]]
@@ -202,7 +202,7 @@ class Packer:
                 ))
                 for s in segments
             ]  # fmt: skip
-            rows += self._filled(prompt.head, weighed, group)
+            rows += filled(prompt.head, weighed, group, self._row_tokens)
         return rows
 
     def _segments(
@@ -237,20 +237,6 @@ class Packer:
                 held = verdicts[point.id] if so_far is None else so_far[number]
                 ids = (*ids, *self._verdict[held])
         yield _segment(ids, read, answer)
-
-    def _filled(
-        self, head: tuple[int, ...], segments: Sequence[Segment], group: Group
-    ) -> Iterator[Row]:
-        waiting: list[Segment] = []
-        length = len(head)
-        for segment in segments:
-            if waiting and length + len(segment.ids) > self._row_tokens:
-                yield Row(head, tuple(waiting), group.key, group.kind)
-                waiting, length = [], len(head)
-            waiting.append(segment)
-            length += len(segment.ids)
-        if waiting:
-            yield Row(head, tuple(waiting), group.key, group.kind)
 
 
 def _segment(ids: Sequence[int], read: Sequence[tuple[int, int]], answer: StudentAnswer) -> Segment:

@@ -25,15 +25,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from bench import bench_agreement
 from llmarking.datasets import finding
 from llmarking.domain import Flag, Question
 from llmarking.evaluation.folder import read_run, read_samples
 from llmarking.grading.grader import DEFAULT_RISK
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.marks.overlap import PointWords
-from llmarking.metrics.calibration import expected_calibration_error
 from llmarking.metrics.selective import risk_coverage
 from llmarking.screening.screen import screen
 
@@ -80,11 +79,10 @@ def figures(run: Path) -> dict[str, float]:
     p, truth = (np.asarray(column) for column in zip(*points, strict=True))
     sure, right = np.maximum(p, 1 - p), (p >= 0.5) == truth
     half = np.argsort(-sure, kind="stable")[: len(p) // 2]
+    agreement = bench_agreement.figures(p.tolist(), truth.tolist())
     return {
         "verdicts": len(p),
-        "kappa": round(float(cohen_kappa_score(truth, p >= 0.5)), 3),
-        "auc": round(float(roc_auc_score(truth, p)), 3),
-        "ece": round(expected_calibration_error(truth, p), 3),
+        **{name: agreement[name] for name in ("kappa", "auc", "ece")},
         "risk_coverage_area": round(risk_coverage(sure, right).area, 3),
         "wrong_in_surest_half": round(float(1 - right[half].mean()), 3),
     }

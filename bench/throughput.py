@@ -408,6 +408,7 @@ async def _bare(phases: Sequence[str], setup: Setup, work: Work) -> dict[str, Ta
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from llmarking.engines.tokenizing import HubTokenizer
+    from llmarking.engines.vllm_engine import shut_down
 
     tokenizer = HubTokenizer.from_folder(setup.graded)
     template = Template("verdict", 0, versions("verdict")[-1])
@@ -452,10 +453,7 @@ async def _bare(phases: Sequence[str], setup: Setup, work: Work) -> dict[str, Ta
             seconds = time.perf_counter() - started
             tally[phase] = Tally(seconds, sum(n for n, _ in done), sum(c for _, c in done))
     finally:
-        # Killed before it has cleaned up, vLLM's process leaves shared memory behind.
-        engine.shutdown(timeout=20)
-        # It shuts down once more when it is collected, which would fail at the interpreter's end.
-        engine.shutdown = lambda *_: None
+        shut_down(engine)
     return tally
 
 

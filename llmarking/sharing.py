@@ -1,11 +1,13 @@
-"""The same work asked for by many is done once."""
+"""Work that runs at once: the same for many who ask, and many pieces heard of in order."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Shared:
@@ -64,3 +66,20 @@ class Shared:
     def _expire(self, key: Hashable, result: Any) -> None:
         if key in self._done and self._done[key] is result:
             del self._done[key]
+
+
+async def in_order(work: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T]:
+    """Results in the order of `work`, which all runs at once.
+
+    Whoever stops listening closes it, and what is still under way is given up, as it is when a
+    piece fails.
+    """
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        for task in tasks:
+            yield await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        # Waited for, so that nothing runs on and no failure is left without a reader.
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -20,6 +20,7 @@ from llmarking.console.feedback import print_question
 from llmarking.datasets.courses import Course
 from llmarking.domain import Question, StudentAnswer
 from llmarking.errors import RequestRefused, ServerUnreachable
+from llmarking.sharing import in_order
 from llmarking.terminal import ExitCode, Terminal
 
 WIDTH = 80
@@ -101,7 +102,7 @@ class Demo:
         began = time.monotonic()
         marked: list[Marked] = []
         work = [self._one(client, question, answer) for question, answer in self._plan]
-        async with aclosing(_in_order(work)) as results:
+        async with aclosing(in_order(work)) as results:
             async for one in results:
                 if not marked or marked[-1].question.code != one.question.code:
                     self._out.print()
@@ -130,7 +131,7 @@ class Demo:
                 return await self._one(client, one.question, one.answer, explain=True)
 
         with self._terminal.busy("the model is writing; Ctrl-C ends it"):
-            async with aclosing(_in_order([explain(one) for one in chosen])) as results:
+            async with aclosing(in_order([explain(one) for one in chosen])) as results:
                 async for one in results:
                     explained.append(one)
                     print_marked(self._out, one)
@@ -153,18 +154,6 @@ class Demo:
                 raise
             return Marked(question, answer, None, error)
         return Marked(question, answer, grade)
-
-
-async def _in_order(work: Iterable[Coroutine[None, None, Marked]]) -> AsyncGenerator[Marked, None]:
-    """Results in the order of `work`, which all runs at once and is cancelled if anything fails."""
-    tasks = [asyncio.create_task(each) for each in work]
-    try:
-        for task in tasks:
-            yield await task
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def choose(marked: Sequence[Marked], wanted: int | None) -> list[Marked]:

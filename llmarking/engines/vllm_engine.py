@@ -31,6 +31,14 @@ from llmarking.models.adapters import Adapter
 log = logging.getLogger("llmarking.engine")
 
 
+def shut_down(engine: Any) -> None:
+    """End vLLM's own engine, once."""
+    # Killed before it has cleaned up, vLLM's process leaves shared memory behind.
+    engine.shutdown(timeout=20)
+    # Python calls it again at its own end, when vLLM's modules are gone, and complains.
+    engine.shutdown = lambda *_: None
+
+
 class VLLMEngine:
     """One model behind vLLM's asynchronous engine.
 
@@ -154,11 +162,7 @@ class VLLMEngine:
             for child in psutil.Process().children(recursive=True):
                 child.terminate()
         with contextlib.suppress(Exception):
-            engine = await self._loading
-            # Killed before it has cleaned up, vLLM's process leaves shared memory behind.
-            engine.shutdown(timeout=20)
-            # Python calls it again at its own end, when vLLM's modules are gone, and complains.
-            engine.shutdown = lambda *_: None
+            shut_down(await self._loading)
         self._engine = self._openai = None
 
     async def check_health(self) -> None:

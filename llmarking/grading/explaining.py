@@ -5,9 +5,7 @@ The quotation counts if the answer holds it word for word; whatever is written, 
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,32 +25,6 @@ EXPLANATION: dict[str, Any] = {
     "required": ["quote", "reason"],
     "additionalProperties": False,
 }
-
-
-async def explanations(
-    engine: Engine,
-    template: Template,
-    question: Question,
-    answer: str,
-    verdicts: Sequence[Verdict],
-    bar: float,
-) -> AsyncGenerator[tuple[Verdict, int, int]]:
-    """What `explain` says about each verdict, in their order; all are asked for at once.
-
-    Whoever stops listening closes it, and what is still under way is given up.
-    """
-    tasks = [
-        asyncio.ensure_future(explain(engine, template, question, answer, verdict, bar))
-        for verdict in verdicts
-    ]
-    try:
-        for task in tasks:
-            yield await task
-    finally:
-        for task in tasks:
-            task.cancel()
-        # Waited for, so that nothing runs on and no failure is left without a reader.
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def explain(

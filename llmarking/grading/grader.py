@@ -29,13 +29,13 @@ from llmarking.domain import (
 from llmarking.engines.engine import Engine, last
 from llmarking.errors import EngineError, InputError, PromptTooLong
 from llmarking.grading import prose
-from llmarking.grading.explaining import explanations
+from llmarking.grading.explaining import explain
 from llmarking.grading.prompting import ClassPrompt, Template, class_prompt, versions
 from llmarking.grading.request_ids import request_id
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.marks.overlap import PointWords
 from llmarking.screening.screen import Screening, screen
-from llmarking.sharing import Shared
+from llmarking.sharing import Shared, in_order
 
 DEFAULT_RISK = 0.05
 PROSE_TOKENS_PER_POINT = 96
@@ -165,11 +165,11 @@ class Grader:
             tokens = [0, 0]
             bar = self._bar(self.setup(options).calibration, options.risk)
             template = Template("explain", 0, self._version["explain"])
-            async with aclosing(
-                explanations(
-                    self._engine, template, question, screening.text, graded.grade.verdicts, bar
-                )
-            ) as explained:
+            work = (
+                explain(self._engine, template, question, screening.text, verdict, bar)
+                for verdict in graded.grade.verdicts
+            )
+            async with aclosing(in_order(work)) as explained:
                 async for verdict, prompt_tokens, completion_tokens in explained:
                     verdicts.append(verdict)
                     tokens[0] += prompt_tokens

@@ -62,6 +62,29 @@ class Row:
         return len(self.head) + sum(len(segment.ids) for segment in self.segments)
 
 
+def filled(
+    head: tuple[int, ...],
+    segments: Iterable[Segment],
+    group: Group,
+    row_tokens: int,
+    per_row: int | None = None,
+) -> Iterator[Row]:
+    """Segments behind one head, at most `per_row` to a row, in rows of at most `row_tokens`.
+
+    One that is longer by itself gets a row of its own.
+    """
+    waiting: list[Segment] = []
+    length = len(head)
+    for segment in segments:
+        if waiting and (len(waiting) == per_row or length + len(segment.ids) > row_tokens):
+            yield Row(head, tuple(waiting), group.key, group.kind)
+            waiting, length = [], len(head)
+        waiting.append(segment)
+        length += len(segment.ids)
+    if waiting:
+        yield Row(head, tuple(waiting), group.key, group.kind)
+
+
 class Renderer:
     """Makes rows with the newest verdict prompts and a model's tokenizer.
 
@@ -105,23 +128,13 @@ class Renderer:
         prompt = self.prompt(group.question, shots)
         weigh = weigh or Balance()
         segments = [self._segment(prompt, group, answer, weigh, decoys) for answer in group.answers]
-        rows: list[Row] = []
-        waiting: list[Segment] = []
-        length = len(prompt.head)
+        kept = []
         for segment in segments:
             if len(prompt.head) + len(segment.ids) > self.max_tokens:
                 self.left_out.add(f"{group.key}/{segment.answer}")
-                continue
-            if not segment.rows:
-                continue
-            if waiting and (len(waiting) == per_row or length + len(segment.ids) > self.row_tokens):
-                rows.append(Row(prompt.head, tuple(waiting), group.key, group.kind))
-                waiting, length = [], len(prompt.head)
-            waiting.append(segment)
-            length += len(segment.ids)
-        if waiting:
-            rows.append(Row(prompt.head, tuple(waiting), group.key, group.kind))
-        return rows
+            elif segment.rows:
+                kept.append(segment)
+        return list(filled(prompt.head, kept, group, self.row_tokens, per_row))
 
     def _segment(
         self,
