@@ -22,7 +22,9 @@ from pathlib import Path
 
 from llmarking.client import AsyncClient, Client
 from llmarking.errors import InputError
-from llmarking.models import catalogue
+from llmarking.models import adapters, catalogue
+from llmarking.models.adapters import Adapter
+from llmarking.models.catalogue import ModelSpec
 from llmarking.terminal import EXIT_CODES, ExitCode, Terminal, add_server_options, run
 from llmarking.training.data import Group
 from llmarking.training.settings import TrainingSettings
@@ -54,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
         help="of every course's questions, never trained on (default: %(default)s)",
     )  # fmt: skip
     what.add_argument(
+        "--validation", nargs="+", default=[], metavar="COURSE",
+        help="courses that are held out whole, in place of a share of each (--held-out)",
+    )  # fmt: skip
+    what.add_argument(
         "--shots", type=_mix, default=None, metavar="N:SHARE,…",
         help="shares of prompts with N graded examples (default: 0:0.6,1:0.2,3:0.2)",
     )  # fmt: skip
@@ -70,13 +76,22 @@ def _parser() -> argparse.ArgumentParser:
     kind.add_argument(
         "--qlora", action="store_true", help="the model in 4 bits: a third of the memory; GPU only"
     )
-    model.add_argument("--rank", type=_count, default=DEFAULTS.rank, help="(default: %(default)s)")
+    model.add_argument(
+        "--start", metavar="ADAPTER",
+        help="go on from this adapter, a folder, or `shipped` for the one that comes with the "
+        "model; its rank, scale, layers and dropout are kept (default: a fresh one)",
+    )  # fmt: skip
+    model.add_argument("--rank", type=_count, help=f"(default: {DEFAULTS.rank})")
     model.add_argument(
         "--alpha", type=_count, help="scale of the adapter (default: twice the rank)"
     )
     model.add_argument(
-        "--targets", nargs="+", default=list(DEFAULTS.targets), metavar="LAYER",
+        "--targets", nargs="+", metavar="LAYER",
         help="layers that get an adapter (default: all linear ones)",
+    )  # fmt: skip
+    model.add_argument(
+        "--prompt", metavar="VERSION",
+        help="version of the verdict prompt to train (default: the newest)",
     )  # fmt: skip
     model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     how = parser.add_argument_group("how")
@@ -96,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         "--max-tokens", type=_count, default=DEFAULTS.max_tokens, metavar="N",
         help="longest row; answers that need more are left out (default: %(default)s)",
     )  # fmt: skip
-    how.add_argument("--dropout", type=_share, default=DEFAULTS.dropout, metavar="SHARE")
+    how.add_argument(
+        "--dropout", type=_share, metavar="SHARE", help=f"(default: {DEFAULTS.dropout})"
+    )
     how.add_argument("--seed", type=int, default=DEFAULTS.seed, metavar="N")
     how.add_argument(
         "--patience", type=_count, default=DEFAULTS.patience, metavar="N",
@@ -167,10 +184,11 @@ def _mix(text: str) -> dict[int, float]:
 def _settings(args: argparse.Namespace) -> TrainingSettings:
     settings = TrainingSettings(
         quantize=args.qlora,
-        rank=args.rank,
+        rank=args.rank or DEFAULTS.rank,
         alpha=args.alpha,
-        dropout=args.dropout,
-        targets=tuple(args.targets),
+        dropout=DEFAULTS.dropout if args.dropout is None else args.dropout,
+        targets=tuple(args.targets or DEFAULTS.targets),
+        prompt=args.prompt,
         learning_rate=args.learning_rate,
         epochs=args.epochs,
         batch_tokens=args.batch_tokens,
@@ -183,6 +201,20 @@ def _settings(args: argparse.Namespace) -> TrainingSettings:
         memory_gib=args.memory,
     )
     return replace(settings, shot_mix=args.shots) if args.shots else settings
+
+
+def _start(given: str, spec: ModelSpec) -> Adapter:
+    """The adapter that is gone on from.
+
+    Raises:
+        InputError: there is none in the folder, or none ships with the model.
+    """
+    if given != "shipped":
+        return adapters.read(Path(given).expanduser())
+    found = adapters.shipped(spec)
+    if found is None:
+        raise InputError(f"--start shipped: no adapter comes with {spec.name}; name a folder")
+    return found
 
 
 async def _promote(
@@ -218,6 +250,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--data COURSE (or --course ID) and --out FOLDER are needed")
     if args.promote and not args.course:
         parser.error("--promote needs --course ID: whose default it is to be")
+    fixed = [f for f in ("rank", "alpha", "targets", "dropout") if getattr(args, f) is not None]
+    if args.start and fixed:
+        parser.error(f"--{fixed[0]} can't be chosen with --start: the adapter has it already")
 
     def body() -> int:
         try:
@@ -237,10 +272,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = catalogue.resolve(args.model)
         if args.weights:
             spec = replace(spec, path=catalogue.resolve(args.weights).path)
+        start = _start(args.start, spec) if args.start else None
         request = training.Request(
             model=spec,
             base=spec.hub_id or spec.name,
             sources=sources,
+            validation=training_data.load(args.validation, args.data_root),
+            start=start,
             settings=_settings(args),
             out=Path(args.out),
             command=shlex.join(["python", "finetune.py", *words]),

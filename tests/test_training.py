@@ -6,13 +6,20 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import finetune
-from llmarking.errors import HubError, InputError, NotEnoughMemory, TrainingDiverged
+from llmarking.errors import (
+    HubError,
+    InputError,
+    NotEnoughMemory,
+    PromptError,
+    TrainingDiverged,
+)
 from llmarking.marks import calibration
 from llmarking.models import adapters, catalogue, hub
 from llmarking.training import data as training_data, run as training
@@ -238,6 +245,62 @@ def test_its_time_ends_a_run_with_a_result(request_for: Callable[..., training.R
     assert adapters.read(request.out).rank == 4
 
 
+def test_a_run_goes_on_from_an_adapter(request_for: Callable[..., training.Request]) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    first = request_for("first")
+    training.finetune(first, quiet)
+    start = adapters.read(first.out)
+    # Too small a rate to move a number in 16 bits: what comes out is what went in.
+    still = replace(request_for("still", learning_rate=1e-12, rank=8), start=start)
+    metrics = training.finetune(still, quiet)
+    assert metrics["start"] == f"first@{start.version}"
+    assert f"| start | first@{start.version} |" in (still.out / "README.md").read_text()
+    assert adapters.read(still.out).rank == metrics["settings"]["rank"] == 4
+    before, after = (load_file(r.out / "adapter_model.safetensors") for r in (first, still))
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight)
+    moved = replace(request_for("moved"), start=start)
+    training.finetune(moved, quiet)
+    assert adapters.read(moved.out).version != start.version
+
+
+def test_an_adapter_of_another_model_is_no_start(
+    request_for: Callable[..., training.Request],
+) -> None:
+    start = adapters.shipped(catalogue.default_model())
+    assert start is not None
+    with pytest.raises(InputError, match=r"was trained for Qwen/.*, not for org/tiny"):
+        training.finetune(replace(request_for(), start=start), quiet)
+
+
+def test_courses_to_validate_on_make_stop_and_calibration(
+    request_for: Callable[..., training.Request], tmp_path: Path
+) -> None:
+    course = json.loads((DATA / "part_b1.json").read_text())
+    course["name"] = "OTHER"
+    course["questions"] = course["questions"][:2]
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(course))
+    request = replace(request_for(), validation=training_data.load([str(path)]))
+    metrics = training.finetune(request, quiet)
+    small, other = metrics["data"]
+    assert (small["train"]["questions"], small["held_out"]["questions"]) == (6, 0)
+    assert (other["train"]["questions"], other["held_out"]["questions"]) == (0, 2)
+    fitted = calibration.load(request.out / "calibrations" / "marker.zeroshot.json")
+    assert fitted.verdicts == other["held_out"]["verdicts"]
+
+
+def test_an_older_prompt_can_be_trained(request_for: Callable[..., training.Request]) -> None:
+    request = request_for(prompt="v1")
+    assert training.finetune(request, quiet)["prompt"] == "verdict/zeroshot.v1"
+    found = calibration.load(request.out / "calibrations" / "marker.zeroshot.json")
+    assert found.prompt == "verdict/zeroshot.v1"
+    with pytest.raises(PromptError, match=r"versions of verdict: v1"):
+        training.finetune(request_for("other", prompt="v77"), quiet)
+
+
 def test_too_little_memory_is_refused_with_numbers(
     request_for: Callable[..., training.Request],
 ) -> None:
@@ -253,6 +316,12 @@ def test_qlora_without_a_gpu_is_refused(request_for: Callable[..., training.Requ
 def test_unknown_layers_are_refused(request_for: Callable[..., training.Request]) -> None:
     with pytest.raises(InputError, match="--targets no_such_layer"):
         training.finetune(request_for(targets=("no_such_layer",)), quiet)
+
+
+def test_what_an_adapter_has_fixed_is_not_chosen_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        finetune.main(["--data", "x", "--out", "y", "--start", "shipped", "--rank", "4"])
+    assert "--rank can't be chosen with --start" in capsys.readouterr().err
 
 
 def test_the_script_needs_data_and_a_place(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from llmarking.errors import DataError, InputError
 from llmarking.training.data import (
     Group,
     Source,
+    apart,
     balance,
     describe,
     groups,
@@ -107,6 +108,16 @@ def test_the_same_question_in_two_courses_goes_one_way(seed: int) -> None:
     parts = split(groups([first, second]), 0.3, seed)
     trained = {g.question.text for g in parts.train}
     assert not trained & {g.question.text for g in parts.held}
+
+
+def test_courses_of_their_own_are_held_out_whole() -> None:
+    trained, held = groups([course("one", 6)]), groups([course("two", 3), course("three", 2, "R")])
+    parts = apart(trained, held)
+    assert parts.held == tuple(held)
+    # Q0 to Q2 are asked in both.
+    assert [g.question.code for g in parts.train] == ["Q3", "Q4", "Q5"]
+    with pytest.raises(InputError, match="leave no question to train on"):
+        apart(groups([course("one", 2)]), held)
 
 
 def test_too_few_questions_to_hold_some_out() -> None:

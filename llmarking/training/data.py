@@ -151,6 +151,19 @@ def split(all_groups: Sequence[Group], share: float, seed: int, most: int = 8) -
     return parts
 
 
+def apart(all_groups: Sequence[Group], held: Sequence[Group]) -> Split:
+    """All of `held` is held out, and the same questions of other courses are not trained on.
+
+    Raises:
+        InputError: nothing is left to train on.
+    """
+    asked = {canonical(group.question.text) for group in held}
+    train = tuple(g for g in all_groups if canonical(g.question.text) not in asked)
+    if not train or not held:
+        raise InputError("the courses of --validation leave no question to train on, or have none")
+    return Split(train, tuple(held))
+
+
 def balance(train: Sequence[Group]) -> Balance:
     """Weights that make true and false equal in every course, within a factor of two."""
     counts: dict[str, list[int]] = {}

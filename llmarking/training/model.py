@@ -112,6 +112,16 @@ def add_lora(base: Any, settings: TrainingSettings, *, checkpointing: bool) -> A
         raise InputError(f"--targets {' '.join(settings.targets)}: {error}") from error
 
 
+def go_on(base: Any, folder: Path, *, checkpointing: bool) -> Any:
+    """The base model with the LoRA layers of an adapter, in 32 bits, to train them further."""
+    if checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    model = PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+    # A folder, as for a fresh adapter: peft would look a hub's name up with every checkpoint.
+    model.peft_config["default"].base_model_name_or_path = base.config.name_or_path
+    return model
+
+
 def save(model: Any, folder: Path, hub_id: str) -> None:
     """Write the adapter; `hub_id` stands in it, so that it is served with the right model only."""
     # Only now: while this names a folder, peft looks nothing up on a hub.

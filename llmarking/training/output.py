@@ -21,6 +21,7 @@ answer. Serve it with `python vllm_server.py -m {model} --adapter {name}=FOLDER`
 |---|---|
 | form | rank {rank}, alpha {alpha}, {targets}; {numbers:.1f} million numbers in bfloat16, {size:.1f} MB |
 | prompt | `prompts/{prompt}.jinja` and its versions with graded examples; loss on the verdict tokens only |
+| start | {start} |
 | method | {method}, seed {seed}, learning rate {rate:g}, {steps} steps of {tokens} tokens; the weights of the step that was best on held-out questions |
 | base model | {base}, files {digest} |
 | adapter | SHA-256 {sha256} |
@@ -82,6 +83,7 @@ def card(
     digest: str,
     settings: TrainingSettings,
     prompt: str,
+    start: str | None,
     steps: int,
     numbers: int,
     folder: Path,
@@ -102,6 +104,7 @@ def card(
         numbers=numbers / 1e6,
         size=weights.stat().st_size / 1e6,
         prompt=prompt,
+        start=start or "fresh weights",
         method="QLoRA (nf4)" if settings.quantize else "LoRA",
         seed=settings.seed,
         rate=settings.learning_rate,

@@ -86,17 +86,27 @@ def filled(
 
 
 class Renderer:
-    """Makes rows with the newest verdict prompts and a model's tokenizer.
+    """Makes rows with one version of the verdict prompts and a model's tokenizer.
 
     Args:
         max_tokens: answers that need more, even alone, are left out.
         row_tokens: a row that is longer holds one answer only; attention costs its square.
+        version: of the prompts; the newest if it is None.
+
+    Raises:
+        PromptError: there is no such version.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, row_tokens: int = 2048) -> None:
-        version = versions("verdict")[-1]
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        row_tokens: int = 2048,
+        version: str | None = None,
+    ) -> None:
+        self.version = version or versions("verdict")[-1]
         self.tokenizer = tokenizer
-        self.templates = {shots: Template("verdict", shots, version) for shots in (0, 1, 3)}
+        self.templates = {shots: Template("verdict", shots, self.version) for shots in (0, 1, 3)}
         self.max_tokens = max_tokens
         self.row_tokens = row_tokens
         self.left_out: set[str] = set()

@@ -7,6 +7,7 @@ of graded examples. torch and its company are imported when all that can be refu
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmarking.engines.tokenizing import HubTokenizer
 from llmarking.errors import CalibrationError, InputError
-from llmarking.grading.prompting import shot_name, versions
+from llmarking.grading.prompting import shot_name
 from llmarking.metrics.agreement import to_json
-from llmarking.models import hub
+from llmarking.models import adapters, hub
+from llmarking.models.adapters import Adapter
 from llmarking.models.catalogue import ModelSpec
 from llmarking.training import data as training_data, output as training_output
 from llmarking.training.data import Group, Source, Split, question_key
@@ -43,6 +45,8 @@ class Request:
 
     Attributes:
         base: the hub id that the adapter is for; the model's own unless it is given as a folder.
+        validation: courses that are held out whole, in place of a share of each.
+        start: an adapter whose weights are trained further; its rank, scale and layers are kept.
         out: the folder of the result; its name is the adapter's.
         command: what repeats the run, for the card.
     """
@@ -52,6 +56,8 @@ class Request:
     sources: Sequence[Source]
     settings: TrainingSettings
     out: Path
+    validation: Sequence[Source] = ()
+    start: Adapter | None = None
     command: str = ""
     resume: bool = False
     calibrate: bool = True
@@ -67,17 +73,16 @@ def finetune(request: Request, report: Report) -> dict[str, Any]:
         NotEnoughMemory: told before anything is loaded.
         TrainingDiverged: the loss or a gradient became NaN.
     """
-    settings = request.settings
-    parts = training_data.split(
-        training_data.groups(request.sources),
-        settings.held_out,
-        settings.seed,
-        settings.most_held,
-    )
-    data = training_data.describe(request.sources, parts)
-    checkpoints = _folder(request, data)
+    parts = _parts(request)
+    data = training_data.describe([*request.sources, *request.validation], parts)
     folder = hub.fetch(request.model)
-    renderer = Renderer(HubTokenizer.from_folder(folder.path), settings.max_tokens)
+    if request.start:
+        request = replace(request, settings=_of_start(request, folder.path))
+    settings = request.settings
+    renderer = Renderer(
+        HubTokenizer.from_folder(folder.path), settings.max_tokens, version=settings.prompt
+    )
+    checkpoints = _folder(request, data)
     steps, per_epoch = _steps(parts, renderer, settings)
     held = held_rows(parts.held, renderer, settings.seed)
     report(_summary(parts, steps, per_epoch, renderer))
@@ -93,11 +98,11 @@ def finetune(request: Request, report: Report) -> dict[str, Any]:
     lengths = [row.length for step in steps for row in step] + [row.length for row in held[0]]
     need = plan(shape(folder.path), settings, lengths, memory, where)
     report(f"memory: about {need}; {memory:.1f} GiB of {where} may be used")
-    model = training_model.add_lora(
-        training_model.load_base(folder.path, device, quantize=settings.quantize),
-        settings,
-        checkpointing=need.checkpointing,
-    )
+    base = training_model.load_base(folder.path, device, quantize=settings.quantize)
+    if request.start:
+        model = training_model.go_on(base, request.start.path, checkpointing=need.checkpointing)
+    else:
+        model = training_model.add_lora(base, settings, checkpointing=need.checkpointing)
     todo = training_loop.Plan(
         steps=steps,
         per_epoch=per_epoch,
@@ -107,7 +112,7 @@ def finetune(request: Request, report: Report) -> dict[str, Any]:
     log = training_loop.train(model, todo, settings, checkpoints, device, report)
     training_model.save(model, request.out, request.base)
     digest = training_output.shrink(request.out)
-    results = _calibrated(request, model, todo, held, device, report)
+    results = _calibrated(request, model, todo, held, device, report, renderer.version)
     metrics = {
         "format": "llmarking-training/1",
         "model": request.model.name,
@@ -115,6 +120,8 @@ def finetune(request: Request, report: Report) -> dict[str, Any]:
         "base_files": folder.digest,
         "adapter": request.out.name,
         "adapter_sha256": digest,
+        "start": _start(request),
+        "prompt": f"verdict/zeroshot.{renderer.version}",
         "settings": _plain(settings),
         "data": data,
         "trained_questions": sorted({question_key(g.question) for g in parts.train}),
@@ -133,6 +140,39 @@ def finetune(request: Request, report: Report) -> dict[str, Any]:
     if not request.keep_checkpoints:
         shutil.rmtree(checkpoints)
     return metrics
+
+
+def _parts(request: Request) -> Split:
+    groups = training_data.groups(request.sources)
+    if request.validation:
+        return training_data.apart(groups, training_data.groups(request.validation))
+    settings = request.settings
+    return training_data.split(groups, settings.held_out, settings.seed, settings.most_held)
+
+
+def _of_start(request: Request, weights: Path) -> TrainingSettings:
+    """The settings with what the adapter that is gone on from has fixed.
+
+    Raises:
+        InputError: it belongs to another model.
+    """
+    start = request.start
+    assert start is not None
+    bases = (request.base, request.model.name)
+    adapters.check_fit(start, bases=bases, model=weights, max_rank=start.rank)
+    config = json.loads((start.path / adapters.CONFIG).read_text(encoding="utf-8"))
+    return replace(
+        request.settings,
+        rank=start.rank,
+        alpha=int(config["lora_alpha"]),
+        dropout=float(config.get("lora_dropout", 0.0)),
+        targets=tuple(sorted(config["target_modules"])),
+    )
+
+
+def _start(request: Request) -> str | None:
+    """Name and version of the adapter that a run goes on from."""
+    return f"{request.start.name}@{request.start.version}" if request.start else None
 
 
 def held_rows(held: Sequence[Group], renderer: Renderer, seed: int) -> dict[int, list[Row]]:
@@ -154,7 +194,12 @@ def _folder(request: Request, data: list[dict[str, object]]) -> Path:
     checkpoints = request.out / "checkpoints"
     # How long it may take and how much memory it may use is not what is trained.
     settings = replace(request.settings, minutes=None, memory_gib=None)
-    run = {"model": request.model.name, "settings": _plain(settings), "data": data}
+    run = {
+        "model": request.model.name,
+        "start": _start(request),
+        "settings": _plain(settings),
+        "data": data,
+    }
     note = checkpoints / "run.json"
     if note.exists():
         if not request.resume:
@@ -233,6 +278,7 @@ def _calibrated(
     held: dict[int, list[Row]],
     device: str,
     report: Report,
+    version: str,
 ) -> dict[str, Any]:
     """Read the held-out questions once more, write a calibration for each number of examples."""
     from llmarking.training import figures as training_figures, model as training_model
@@ -244,7 +290,7 @@ def _calibrated(
         found = training_model.readouts(
             model, rows, todo.token_ids, device, request.settings.batch_tokens
         )
-        prompt = f"verdict/{shot_name(shots)}.{versions('verdict')[-1]}"
+        prompt = f"verdict/{shot_name(shots)}.{version}"
         name = request.out.name
         try:
             fitted = training_figures.fitted(
@@ -252,7 +298,7 @@ def _calibrated(
                 model=request.model.name,
                 adapter=name,
                 prompt=prompt,
-                data=[s.name for s in request.sources],
+                data=[s.name for s in request.validation or request.sources],
             )
         except CalibrationError as error:
             report(f"no calibration for {shots} examples: {error}")
@@ -287,7 +333,8 @@ def _write(
         base=request.base,
         digest=metrics["base_files"],
         settings=request.settings,
-        prompt=f"verdict/zeroshot.{versions('verdict')[-1]}",
+        prompt=metrics["prompt"],
+        start=metrics["start"],
         steps=metrics["steps"],
         numbers=numbers,
         folder=request.out,

@@ -24,6 +24,7 @@ class TrainingSettings:
         shot_mix: shares of prompts with so many graded examples.
         decoys: share of rows with points of other questions beside their own.
         manipulated: share of answers that get a sentence addressed to the grader.
+        prompt: version of the verdict prompt that is trained; None for the newest.
         held_out: share of every course's questions that is never trained on, `most_held` at most.
         evaluations: how often in an epoch the held-out questions are looked at.
         patience: evaluations without a lower loss after which training ends.
@@ -44,6 +45,7 @@ class TrainingSettings:
     warmup: float = 0.05
     weight_decay: float = 0.01
     seed: int = 1
+    prompt: str | None = None
     shot_mix: Mapping[int, float] = field(default_factory=lambda: dict(SHOT_MIX))
     repeat_points: int = 2
     decoys: float = 0.15
