@@ -25,14 +25,21 @@
         └── RequestRefused        it answered with an error status
 
 The package raises; the edges translate: the server into problem details (RFC 9457), the scripts
-into one line on standard error and an exit code.
+into one line on standard error and an exit code, the pages into the language of their visitor.
 """
 
 from __future__ import annotations
 
+from llmarking.sentences import sentence
+
 
 class LLMarkingError(Exception):
     """Base of everything below; its text is meant for the user."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, as it was raised: a `Sentence` where it can be said in other languages."""
+        return self.args[0] if self.args and isinstance(self.args[0], str) else str(self)
 
 
 class InputError(LLMarkingError):
@@ -75,9 +82,15 @@ class DataError(InputError):
             if part
         )
         super().__init__(f"{where}: {message}" if where else message)
+        self._message = message
         self.file = file
         self.line = line
         self.column = column
+
+    @property
+    def message(self) -> str:
+        """What is wrong there, without the place."""
+        return self._message
 
 
 class PromptError(InputError):
@@ -89,8 +102,13 @@ class PromptTooLong(InputError):
 
     def __init__(self, length: int, limit: int, *, field: str | None = None) -> None:
         super().__init__(
-            f"the prompt is {length} tokens long and the model takes at most {limit}; shorten it "
-            "or start the server with a larger --max-model-len",
+            sentence(
+                "prompt_too_long",
+                "the prompt is {length} tokens long and the model takes at most {limit}; shorten "
+                "it or start the server with a larger --max-model-len",
+                length=length,
+                limit=limit,
+            ),
             field=field,
         )
         self.length = length
@@ -149,7 +167,9 @@ class Overloaded(EngineError):
     """The waiting queue is full. `retry_after` is in whole seconds."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the server is busy; try again in {retry_after} s")
+        super().__init__(
+            sentence("busy", "the server is busy; try again in {seconds} s", seconds=retry_after)
+        )
         self.retry_after = retry_after
 
 

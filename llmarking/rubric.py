@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 
 from llmarking.domain import Point
 from llmarking.errors import RubricError
+from llmarking.sentences import Sentence, sentence
 
 # Anything that begins like a tag, so that a misspelt one is an error and not part of the text.
 # Without a number or a colon it is none: C++ has vector<Point>. Possessive quantifiers keep both
@@ -65,8 +66,11 @@ def parse(markup: str, full_mark: float | None = None) -> Rubric:
     tags = _tags(markup)
     if not tags:
         raise RubricError(
-            "the reference answer has no points; mark each one like "
-            "<Point1:2>the text that earns it<Point1:2>",
+            sentence(
+                "rubric_no_points",
+                "the reference answer has no points; mark each one like "
+                "<Point1:2>the text that earns it<Point1:2>",
+            ),
             column=1,
         )
     cases: dict[int, dict[int | None, str]] = {}
@@ -78,34 +82,61 @@ def parse(markup: str, full_mark: float | None = None) -> Rubric:
         name, column = opening.name, opening.start + 1
         text = markup[opening.end : closing.start].strip()
         if not text:
-            raise RubricError(f"{name} is empty (column {column})", point=name, column=column)
+            raise _fault(
+                sentence("rubric_empty", "{name} is empty (column {at})", name=name, at=column),
+                name,
+                column,
+            )
         if opening.mark != closing.mark:
-            raise RubricError(
-                f"{name} opens with mark {opening.mark} and closes with {closing.mark} "
-                f"(column {closing.start + 1})",
-                point=name,
-                column=closing.start + 1,
+            raise _fault(
+                sentence(
+                    "rubric_two_marks",
+                    "{name} opens with mark {first} and closes with {second} (column {at})",
+                    name=name,
+                    first=opening.mark,
+                    second=closing.mark,
+                    at=closing.start + 1,
+                ),
+                name,
+                closing.start + 1,
             )
         of_point = cases.setdefault(opening.id, {})
         if opening.case in of_point:
-            raise RubricError(
-                f"{name} is marked twice; give the second one another number (column {column})",
-                point=name,
-                column=column,
+            raise _fault(
+                sentence(
+                    "rubric_twice",
+                    "{name} is marked twice; give the second one another number (column {at})",
+                    name=name,
+                    at=column,
+                ),
+                name,
+                column,
             )
         if of_point and (opening.case is None or None in of_point):
-            raise RubricError(
-                f"Point{opening.id} is used with and without _case; write every alternative as "
-                f"<Point{opening.id}_caseN:mark> (column {column})",
-                point=name,
-                column=column,
+            raise _fault(
+                sentence(
+                    "rubric_some_cases",
+                    "Point{id} is used with and without _case; write every alternative as "
+                    "<Point{id}_caseN:mark> (column {at})",
+                    id=opening.id,
+                    at=column,
+                ),
+                name,
+                column,
             )
         if marks.setdefault(opening.id, opening.mark) != opening.mark:
-            raise RubricError(
-                f"the alternatives of Point{opening.id} are worth {marks[opening.id]} and "
-                f"{opening.mark}; they must be worth the same (column {column})",
-                point=name,
-                column=column,
+            raise _fault(
+                sentence(
+                    "rubric_worths",
+                    "the alternatives of Point{id} are worth {first} and {second}; they must be "
+                    "worth the same (column {at})",
+                    id=opening.id,
+                    first=marks[opening.id],
+                    second=opening.mark,
+                    at=column,
+                ),
+                name,
+                column,
             )
         of_point[opening.case] = text
         columns.setdefault(opening.id, column)
@@ -114,11 +145,18 @@ def parse(markup: str, full_mark: float | None = None) -> Rubric:
     prose.append(markup[position:])
     for expected, point_id in enumerate(sorted(cases), start=1):
         if point_id != expected:
-            raise RubricError(
-                f"Point{expected} is missing before Point{point_id} (column {columns[point_id]}): "
-                f"the ids must run from 1 to {len(cases)} without a gap",
-                point=f"Point{expected}",
-                column=columns[point_id],
+            raise _fault(
+                sentence(
+                    "rubric_gap",
+                    "Point{missing} is missing before Point{id} (column {at}): the ids must run "
+                    "from 1 to {last} without a gap",
+                    missing=expected,
+                    id=point_id,
+                    at=columns[point_id],
+                    last=len(cases),
+                ),
+                f"Point{expected}",
+                columns[point_id],
             )
     points = tuple(
         Point(
@@ -132,8 +170,13 @@ def parse(markup: str, full_mark: float | None = None) -> Rubric:
     if full_mark is not None and Decimal(str(full_mark)) != sum(marks.values()):
         each = " + ".join(_number(p.mark) for p in points)
         raise RubricError(
-            f"the points add up to {each} = {_number(rubric.full_mark)}, but the full mark is "
-            f"{_number(full_mark)}"
+            sentence(
+                "rubric_sum",
+                "the points add up to {each} = {sum}, but the full mark is {full}",
+                each=each,
+                sum=_number(rubric.full_mark),
+                full=_number(full_mark),
+            )
         )
     return rubric
 
@@ -165,22 +208,33 @@ def _tags(markup: str) -> list[_Tag]:
         column = like.start() + 1
         if match is None:
             shown = like.group().strip()
-            raise RubricError(
-                f"{shown!r} at column {column} is no point tag; write <Point1:2>, with the number "
-                "of the point, a colon and its mark, at both ends",
-                point=shown,
-                column=column,
+            raise _fault(
+                sentence(
+                    "rubric_no_tag",
+                    "{tag} at column {at} is no point tag; write <Point1:2>, with the number of "
+                    "the point, a colon and its mark, at both ends",
+                    tag=repr(shown),
+                    at=column,
+                ),
+                shown,
+                column,
             )
         try:
             mark = Decimal(match["mark"].replace(",", "."))
         except InvalidOperation:  # pragma: no cover - the pattern admits only numbers
-            raise RubricError(f"{match['mark']!r} is no mark", column=column) from None
+            no_mark = sentence("rubric_no_mark", "{mark} is no mark", mark=repr(match["mark"]))
+            raise RubricError(no_mark, column=column) from None
         point_id = int(match["id"])
         if point_id < 1 or mark <= 0:
-            raise RubricError(
-                f"{match.group()} at column {column}: ids start at 1 and marks are above 0",
-                point=f"Point{point_id}",
-                column=column,
+            raise _fault(
+                sentence(
+                    "rubric_zero",
+                    "{tag} at column {at}: ids start at 1 and marks are above 0",
+                    tag=match.group(),
+                    at=column,
+                ),
+                f"Point{point_id}",
+                column,
             )
         case = int(match["case"]) if match["case"] else None
         tags.append(_Tag(point_id, case, mark, like.start(), like.end()))
@@ -193,13 +247,28 @@ def _pairs(tags: list[_Tag]) -> Iterable[tuple[_Tag, _Tag]]:
         opening = tags[index]
         closing = tags[index + 1] if index + 1 < len(tags) else None
         if closing is None or (closing.id, closing.case) != (opening.id, opening.case):
-            found = (
-                f"; {closing.name} comes first, at column {closing.start + 1}" if closing else ""
-            )
-            raise RubricError(
-                f"{opening.name} opened at column {opening.start + 1} is not closed with the same "
-                f"tag{found}",
-                point=opening.name,
-                column=opening.start + 1,
-            )
+            raise _fault(_not_closed(opening, closing), opening.name, opening.start + 1)
         yield opening, closing
+
+
+def _not_closed(opening: _Tag, other: _Tag | None) -> Sentence:
+    if other is None:
+        return sentence(
+            "rubric_not_closed",
+            "{name} opened at column {at} is not closed with the same tag",
+            name=opening.name,
+            at=opening.start + 1,
+        )
+    return sentence(
+        "rubric_crossed",
+        "{name} opened at column {at} is not closed with the same tag; {other} comes first, at "
+        "column {there}",
+        name=opening.name,
+        at=opening.start + 1,
+        other=other.name,
+        there=other.start + 1,
+    )
+
+
+def _fault(message: Sentence, point: str, column: int) -> RubricError:
+    return RubricError(message, point=point, column=column)

@@ -1,18 +1,15 @@
-"""Files that are broken, huge, or made to harm: right rows, or a refusal that says where.
-
-Spreadsheets are made here, part by part, as no program would write them.
-"""
+"""Files that are broken, huge, or made to harm: right rows, or a refusal that says where."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import openpyxl
 import pytest
+from hostile_files import BOMB, HEAD, PLAIN, SHEET, repacked, workbook
 from hypothesis import given, settings, strategies as st
 
 from llmarking.datasets.contents import whole_question
@@ -20,7 +17,6 @@ from llmarking.errors import DataError
 from llmarking.tables import files as tables, grid, xlsx
 
 ASKED = [whole_question("Q1", "Why?", ["because"], 2.0)]
-HEAD = "id,answer,mark\n"
 MARKING = tables.Marking(1, 2, {1: True}, "=x")
 GOLDEN = sorted(
     path for path in (Path(__file__).parent / "golden").iterdir() if ".graded" not in path.name
@@ -43,38 +39,6 @@ def refused(data: bytes, name: str = "a.csv") -> str:
         graded(data, name)
     assert str(caught.value).startswith(name)
     return str(caught.value).removeprefix(name)
-
-
-def workbook(fill: Callable[[openpyxl.worksheet.worksheet.Worksheet], object]) -> bytes:
-    """A spreadsheet with two answers, and what `fill` makes of it."""
-    book = openpyxl.Workbook()
-    sheet = book.active
-    assert sheet is not None
-    for row in (["id", "answer", "mark"], ["01", "yes", None], ["02", "no", None]):
-        sheet.append(row)
-    fill(sheet)
-    out = io.BytesIO()
-    book.save(out)
-    return out.getvalue()
-
-
-def repacked(data: bytes, part: str, change: Callable[[bytes], bytes]) -> bytes:
-    """A spreadsheet with one of its parts changed."""
-    out = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(data)) as old,
-        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new,
-    ):
-        for name in old.namelist():
-            new.writestr(name, change(old.read(name)) if name == part else old.read(name))
-    return out.getvalue()
-
-
-PLAIN = workbook(lambda sheet: None)
-SHEET = "xl/worksheets/sheet1.xml"
-BOMB = b"""<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]><worksheet
-xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData><row r="1"><c r="A1"
-t="inlineStr"><is><t>&b;</t></is></c></row></sheetData></worksheet>"""
 
 
 def test_byte_order_marks_and_wide_text() -> None:

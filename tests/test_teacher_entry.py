@@ -18,6 +18,7 @@ import httpx
 import pytest
 from browser import chromium, serving_pages, walk
 from conftest import serving, wait_until
+from hostile_files import REFUSED
 
 from llmarking.client import AsyncClient, Client
 from llmarking.engines.scripted import ScriptedEngine
@@ -321,6 +322,26 @@ def test_headers_that_are_called_like_a_text_of_ours_stay_what_they_are(
     assert "llmarking:" not in page.locator("body").inner_text()
 
 
+def test_a_chinese_page_says_in_chinese_what_is_wrong_with_a_file(
+    site: Site, visit: Callable[..., Visit], tmp_path: Path
+) -> None:
+    page = visit(locale="zh-CN").page
+    walk.log_in(page, site.pages, KEY)
+    asked = tmp_path / "q.csv"
+    asked.write_text("question_code,question,full_mark,right answer\nQ1,Why?,2,because\n", "utf-8")
+    for name in ("unclosed quote", "missing column", "zip bomb", "web page", "damaged"):
+        file, data = REFUSED[name]
+        page.locator("#questions-file input[type=file]").set_input_files(asked)
+        page.wait_for_selector("text=1 道题，1 个得分点")
+        (tmp_path / file).write_bytes(data())
+        page.locator("#answers-file input[type=file]").set_input_files(tmp_path / file)
+        said = page.wait_for_selector(f".lm-problem:visible >> text={file}").inner_text()
+        assert re.search("[，；：（]", said), name
+        assert not re.search(r"\b(is|has|the|of|line|column|save|as)\b", said), said
+        page.reload()
+        page.wait_for_selector("#sample:visible")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("locale", "word"), [("en-GB", "Accept"), ("zh-CN", "确认")])
 def test_a_tablet_shows_it_all_without_scrolling_sideways(
@@ -522,8 +543,8 @@ def test_a_gradebook_at_fault_is_refused_with_row_and_column(
     page.click("#go-export")
     book = tmp_path / "book.csv"
     for data, said in (
-        ("sid,mark\n000,\n001,\n000,\n", "book.csv, line 4, column sid: stands in two rows"),
-        ("sid,mark\n000,\n001,1,2\n", "book.csv, line 3, column no. 3: 3 cells under 2 headers"),
+        ("sid,mark\n000,\n001,\n000,\n", "book.csv 第 4 行 “sid”列：出现在两行"),
+        ("sid,mark\n000,\n001,1,2\n", "book.csv 第 3 行 第 3 列：表头有 2 列，这里却有 3 个单元格"),
     ):
         book.write_text(data, "utf-8")
         page.locator("#gradebook-file input[type=file]").set_input_files(book)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from llmarking import json_places, rubric
 from llmarking.domain import GradedExample, Point, Question, StudentAnswer
 from llmarking.errors import DataError, InputError, RubricError
+from llmarking.sentences import of_pydantic, sentence
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "data" / "examples" / "course.json"
 
@@ -77,25 +78,31 @@ def parse(data: bytes, file: str) -> Course:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError("the course is not UTF-8 text", file=file) from None
+        fault = sentence("course_not_utf8", "the course is not UTF-8 text")
+        raise DataError(fault, file=file) from None
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"no JSON: {error.msg}", file=file, line=error.lineno, column=str(error.colno)
+            sentence("course_no_json", "no JSON: {why}", why=error.msg),
+            file=file,
+            line=error.lineno,
+            column=str(error.colno),
         ) from None
     try:
         return _course(data)
     except _Fault as fault:
         line, column = json_places.place(text, fault.path)
-        raise DataError(str(fault), file=file, line=line, column=str(column)) from fault
+        raise DataError(fault.message, file=file, line=line, column=str(column)) from fault
 
 
 class _Fault(Exception):
     """Something wrong at a path."""
 
     def __init__(self, at: str, message: str) -> None:
-        super().__init__(f"{at or 'the file'}: {message}")
+        place: str = at or sentence("course_file", "the file")
+        self.message = sentence("course_place", "{at}: {why}", at=place, why=message)
+        super().__init__(self.message)
         self.path = json_places.steps(at)
 
 
@@ -103,8 +110,8 @@ def _course(data: object) -> Course:
     try:
         course = _Course.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise _Fault(_path(first["loc"]), first["msg"]) from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise _Fault(_path(first["loc"]), of_pydantic(first)) from None
     questions: list[Question] = []
     answers: list[StudentAnswer] = []
     codes: set[str] = set()
@@ -125,7 +132,7 @@ def _question(entry: _Question, at: str) -> Question:
     try:
         parsed = rubric.parse(entry.reference, entry.full_mark)
     except RubricError as error:
-        raise _Fault(f"{at}.reference", str(error)) from error
+        raise _Fault(f"{at}.reference", error.message) from error
     for index, example in enumerate(entry.examples):
         given = [p.id for p in example.points]
         _covers(given, parsed.points, f"{at}.examples[{index}].points")
@@ -158,7 +165,7 @@ def _answer(entry: _Answer, question: Question, at: str) -> StudentAnswer:
 
 def _once(key: str, seen: set[str], at: str) -> None:
     if key in seen:
-        raise _Fault(at, f"{key!r} is used twice")
+        raise _Fault(at, sentence("used_twice", "{what} is used twice", what=repr(key)))
     seen.add(key)
 
 
@@ -166,7 +173,13 @@ def _covers(given: Sequence[int], points: Sequence[Point], at: str) -> None:
     wanted = [p.id for p in points]
     if sorted(given) != wanted:
         raise _Fault(
-            at, f"there are verdicts for points {sorted(given)}; the reference has {wanted}"
+            at,
+            sentence(
+                "course_points",
+                "there are verdicts for points {given}; the reference has {wanted}",
+                given=sorted(given),
+                wanted=wanted,
+            ),
         )
 
 

@@ -21,6 +21,7 @@ from llmarking.datasets.contents import Contents, number, shown
 from llmarking.datasets.tables import Column, Row, read_csv
 from llmarking.domain import GradedExample, Point, Question, StudentAnswer
 from llmarking.errors import DataError, RubricError
+from llmarking.sentences import sentence
 
 EXAMPLES = ("Example1", "Example2", "Example3")
 _QUESTIONS = (
@@ -131,14 +132,25 @@ def example(row: Row, column: str, points: tuple[Point, ...], notes: list[str]) 
     for tag, end in zip(tags, ends, strict=False):
         rest = _unescaped(cell[tag.end() : end])
         if (line := _LINE.fullmatch(rest)) is None:
-            raise row.fault(f"{tag.group()} is followed by neither *True* nor *False*", column)
+            fault = sentence(
+                "example_no_verdict",
+                "{tag} is followed by neither *True* nor *False*",
+                tag=tag.group(),
+            )
+            raise row.fault(fault, column)
         reason = line["reason"].strip().removeprefix("(").removesuffix(")").strip()
         found.append((int(tag["id"]), line["verdict"].lower() == "true", reason))
     given, wanted = [point_id for point_id, _, _ in found], [point.id for point in points]
     if sorted(given) != wanted:
         # A line for every point with an id mistyped: the order says which is which.
         if len(given) != len(wanted) or given != sorted(given):
-            raise row.fault(f"has verdicts for points {given}; the reference has {wanted}", column)
+            fault = sentence(
+                "other_points",
+                "has verdicts for points {given}; the reference has {wanted}",
+                given=given,
+                wanted=wanted,
+            )
+            raise row.fault(fault, column)
         notes.append(f"{row['code']}, {column}: its lines name points {given}; their order counts")
         found = [(i, held, reason) for i, (_, held, reason) in zip(wanted, found, strict=True)]
     answer = cell[: tags[0].start()].strip()

@@ -18,6 +18,7 @@ from llmarking.datasets.tables import comparable
 from llmarking.domain import Question
 from llmarking.errors import DataError
 from llmarking.protocol.bodies import MAX_TEXT
+from llmarking.sentences import Sentence, sentence
 from llmarking.tables import names
 from llmarking.tables.columns import Columns, Item, Kind, Upload, check_cells, listed
 from llmarking.tables.content import html_text, ora2_text
@@ -27,6 +28,8 @@ MAX_NAME = 500
 MAX_RAW = 5 * MAX_TEXT  # HTML is longer than its text
 
 _VERDICT = re.compile(r"<\s*Point\s*(\d{1,4})\s*:\s*(True|False)\s*>", re.IGNORECASE)
+_AN_ANSWER = sentence("an_answer", "an answer")
+_A_PERSON = sentence("a_person", "a student's id or name")
 _OUT_OF = re.compile(r"\s*([\d.,]{1,20})\s*/\s*([\d.,]{1,20})(?:\s*points?)?\s*", re.IGNORECASE)
 
 
@@ -109,7 +112,7 @@ def class_from(upload: Upload, columns: Columns, questions: Sequence[Question]) 
             if answer.text is not None or answer.mark is not None:
                 answers.append(answer)
     if not answers:
-        raise upload.fault("holds no answers below its headers")
+        raise upload.fault(sentence("no_answers", "holds no answers below its headers"))
     return Class(tuple(answers), tuple(skipped), (*_left_out(skipped), *_twice(answers)))
 
 
@@ -122,7 +125,11 @@ def wire(klass: Class, questions: Sequence[Question]) -> dict[str, Any]:
     sent = []
     for answer in klass.answers:
         if answer.text is None:
-            raise DataError("the file has marks and no answers: there is nothing to grade")
+            raise DataError(
+                sentence(
+                    "marks_only", "the file has marks and no answers: there is nothing to grade"
+                )
+            )
         entry: dict[str, Any] = {
             "student": answer.student,
             "name": answer.name,
@@ -146,11 +153,14 @@ def _matched(upload: Upload, columns: Columns, questions: Sequence[Question]) ->
     if "answer" in upload.unclear and not any(i.answer is not None for i in columns.items):
         raise upload.undecided("answer")
     if not any(i.answer is not None or i.mark is not None or i.points for i in columns.items):
-        raise upload.missing("answer", "is missing: no column is taken for answers")
+        why = sentence("missing_answers", "is missing: no column is taken for answers")
+        raise upload.missing("answer", why)
     asked = columns.items
     codes = {question.code.casefold(): question.code for question in questions}
     if not codes:
-        raise DataError("there are no questions yet", file=upload.file)
+        raise DataError(
+            sentence("no_questions_yet", "there are no questions yet"), file=upload.file
+        )
     if len(asked) == 1 and not asked[0].question:
         by_text = asked[0].text is not None and len(questions) > 1
         if columns.code is not None or by_text:
@@ -160,8 +170,12 @@ def _matched(upload: Upload, columns: Columns, questions: Sequence[Question]) ->
         if len(questions) > 1:
             raise upload.missing(
                 "question_code",
-                f"is missing: there are {len(questions)} questions, and no column says which one "
-                "an answer belongs to",
+                sentence(
+                    "missing_code",
+                    "is missing: there are {count} questions, and no column says which one an "
+                    "answer belongs to",
+                    count=len(questions),
+                ),
             )
         return (replace(asked[0], question=questions[0].code),)
     return _by_key(upload, asked, codes, questions)
@@ -182,8 +196,11 @@ def _by_key(
         if not code:
             place = item.answer if item.answer is not None else item.mark
             raise upload.fault(
-                f"can't be matched with a question: there are {listed(list(codes.values()))}. Say "
-                "which one it is",
+                sentence(
+                    "unmatched",
+                    "can't be matched with a question: there are {known}. Say which one it is",
+                    known=listed(list(codes.values())),
+                ),
                 place=place,
             )
     return tuple(replace(item, question=code) for item, code in zip(asked, found, strict=True))
@@ -193,7 +210,7 @@ def _who(row: Row, columns: Columns) -> tuple[str, str]:
     """Id and name; without an id, the name or else the line stands for it."""
     name = " ".join(row[place].strip() for place in columns.names if row[place].strip())
     given = row[columns.student].strip() if columns.student is not None else ""
-    return given or name or f"line {row.line}", name
+    return given or name or f"line {row.line}", name  # stored, so in one language
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,16 +232,16 @@ class _Reader:
 
         completed, state = cell(columns.completed), cell(columns.state)
         if names.is_one(cell(columns.changeable) or "", names.LOCKED):
-            return "the platform takes no mark for it any more"
+            return sentence("locked", "the platform takes no mark for it any more")
         if kind is Kind.MOODLE_WORKSHEET:
             texts = [row[item.answer].strip() for item in columns.items if item.answer is not None]
             blank = completed is not None and completed in names.NOTHING and not any(texts)
-            return "nothing was handed in" if blank else ""
+            return sentence("nothing_in", "nothing was handed in") if blank else ""
         unfinished = names.is_one(state or "", names.UNFINISHED)
         if kind is Kind.MOODLE_RESPONSES and not names.is_one(state or "", names.FINISHED):
             # A state in another language: an attempt that has no end is not finished.
             unfinished = unfinished or completed in names.NOTHING or state == ""
-        return "the attempt is not finished" if unfinished else ""
+        return sentence("unfinished", "the attempt is not finished") if unfinished else ""
 
     def answer(self, row: Row, at: tuple[int, int], who: tuple[str, str]) -> Answer:
         """The answer in a row to the question of an item."""
@@ -234,9 +251,9 @@ class _Reader:
         if item.answer is not None:
             raw = row[item.answer]
             text = raw if len(raw) > MAX_RAW else self._text(raw, item)
-            self._fits(row, item.answer, text, MAX_TEXT, "an answer")
+            self._fits(row, item.answer, text, MAX_TEXT, _AN_ANSWER)
         for place, said in zip((self.columns.student, None), who, strict=True):
-            self._fits(row, place, said, MAX_NAME, "a student's id or name")
+            self._fits(row, place, said, MAX_NAME, _A_PERSON)
         mark, full, verdicts = _marked(row, item, self.by_code.get(code.casefold()))
         heading = item.answer if item.answer is not None else item.mark
         column = item.key if heading is None else self.titles[heading]
@@ -249,13 +266,21 @@ class _Reader:
             assert item.text is not None  # or it would have been matched
             if code := self.by_text.get(comparable(row[item.text]), ""):
                 return code
-            raise upload.fault("is the text of none of the questions", row, item.text)
+            fault = sentence("text_unknown", "is the text of none of the questions")
+            raise upload.fault(fault, row, item.text)
         given = row[place].strip()
         if not given:
-            raise upload.fault("is empty; it has to name the question", row, place)
+            fault = sentence("code_empty", "is empty; it has to name the question")
+            raise upload.fault(fault, row, place)
         if (question := self.by_code.get(given.casefold())) is None:
             known = listed([q.code for q in self.by_code.values()])
-            raise upload.fault(f"{shown(given)} is no question; there are {known}", row, place)
+            fault = sentence(
+                "code_unknown",
+                "{code} is no question; there are {known}",
+                code=shown(given),
+                known=known,
+            )
+            raise upload.fault(fault, row, place)
         return question.code
 
     def _text(self, raw: str, item: Item) -> str:
@@ -268,10 +293,16 @@ class _Reader:
             return ""  # Moodle's word for no answer
         return raw
 
-    def _fits(self, row: Row, place: int | None, text: str, limit: int, what: str) -> None:
+    def _fits(self, row: Row, place: int | None, text: str, limit: int, what: Sentence) -> None:
         if len(text) > limit:
-            message = f"is {len(text):,} characters long; {what} has at most {limit:,}"
-            raise self.upload.fault(message, row, place)
+            fault = sentence(
+                "too_long",
+                "is {size:,} characters long; {what} has at most {limit:,}",
+                size=len(text),
+                what=what,
+                limit=limit,
+            )
+            raise self.upload.fault(fault, row, place)
 
 
 def _marked(
@@ -298,7 +329,13 @@ def _left_out(skipped: Sequence[Skipped]) -> list[str]:
     for entry in skipped:
         lines.setdefault(entry.reason, []).append(str(entry.line))
     return [
-        f"{len(at)} left out because {reason}: line {', '.join(at[:12])}{' …' if at[12:] else ''}"
+        sentence(
+            "left_out",
+            "{count} left out because {reason}: line {lines}",
+            count=len(at),
+            reason=reason,
+            lines=", ".join(at[:12]) + (" …" if at[12:] else ""),
+        )
         for reason, at in lines.items()
     ]
 
@@ -309,5 +346,12 @@ def _twice(answers: Sequence[Answer]) -> list[str]:
     several = {student for (student, _), count in counts.items() if count > 1}
     if not several:
         return []
-    said = f"{len(several)} students have more than one answer to a question; each one is graded"
-    return [f"{said}: {listed(sorted(several))}"]
+    return [
+        sentence(
+            "several_answers",
+            "{count} students have more than one answer to a question; each one is graded: "
+            "{students}",
+            count=len(several),
+            students=listed(sorted(several)),
+        )
+    ]

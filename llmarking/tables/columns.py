@@ -6,7 +6,8 @@ All places are 0-based column numbers.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -15,12 +16,24 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from llmarking.datasets.contents import shown
 from llmarking.errors import DataError
+from llmarking.sentences import Sentence, sentence
 from llmarking.tables.grid import Grid, Row, SheetForm
 
 Form = Literal["text", "html", "ora2"]
 
 _LISTED = 12
 _STRANGE = ConfigDict(extra="forbid")
+_MISSING = sentence("is_missing", "is missing")
+# What a column could be, as it is called where that is not clear.
+_ROLES = {
+    "code": sentence("role_code", "code"),
+    "text": sentence("role_text", "text"),
+    "reference": sentence("role_reference", "reference"),
+    "full_mark": sentence("role_full_mark", "full_mark"),
+    "answer": sentence("role_answer", "answer"),
+    "mark": sentence("role_mark", "mark"),
+    "feedback": sentence("role_feedback", "feedback"),
+}
 
 
 class Kind(StrEnum):
@@ -41,6 +54,11 @@ class Kind(StrEnum):
     QUESTIONS = "questions"
     ANSWERS = "answers"
     UNKNOWN = "not recognised"
+
+    @property
+    def said(self) -> Sentence:
+        """It in words."""
+        return Sentence(self.value, f"kind_{self.name.lower()}", {})
 
 
 # These are read back by the platform, which would take a column of ours for something else.
@@ -179,7 +197,7 @@ class Upload:
     def title(self, place: int) -> str:
         """The header of a column, or its number where it has none."""
         headers = self.headers
-        return (headers[place] if place < len(headers) else "") or f"no. {place + 1}"
+        return (headers[place] if place < len(headers) else "") or untitled(place)
 
     def fault(self, message: str, row: Row | None = None, place: int | None = None) -> DataError:
         """An error with file, line and header."""
@@ -190,14 +208,39 @@ class Upload:
     def undecided(self, role: str) -> DataError:
         """An error where several columns could each hold what is needed."""
         places = self.unclear[role]
-        said = ", ".join(f"{shown(self.title(place))} (no. {place + 1})" for place in places)
-        return self.fault(f"{said} could each be the {role}; say which one it is", place=places[1])
+        named: Iterator[Sentence] = (
+            sentence(
+                "numbered",
+                "{title} (no. {number})",
+                title=shown(self.title(place)),
+                number=place + 1,
+            )
+            for place in places
+        )
+        fault = sentence(
+            "undecided",
+            "{columns} could each be the {role}; say which one it is",
+            columns=functools.reduce(_both, named),
+            role=_ROLES[role],
+        )
+        return self.fault(fault, place=places[1])
 
-    def missing(self, name: str, why: str = "is missing") -> DataError:
+    def missing(self, name: str, why: str = _MISSING) -> DataError:
         """An error where no column holds what is needed."""
         line = self.grid.rows[self.header].line
-        message = f"{why}; the headers are {listed(self.headers)}"
+        message = sentence(
+            "missing", "{why}; the headers are {headers}", why=why, headers=listed(self.headers)
+        )
         return DataError(message, file=self.file, line=line, column=name)
+
+
+def _both(first: Sentence, second: Sentence) -> Sentence:
+    return sentence("both", "{first}, {second}", first=first, second=second)
+
+
+def untitled(place: int) -> Sentence:
+    """What stands for the header of a column that has none."""
+    return sentence("untitled", "no. {number}", number=place + 1)
 
 
 def listed(entries: Sequence[str]) -> str:
@@ -221,7 +264,10 @@ def check_cells(upload: Upload, columns: Columns) -> None:
     for row, place in sorted(form.formulas):
         if place in used and row in body:
             raise upload.fault(
-                "holds a formula; replace it by its value (copy, then paste values only)",
+                sentence(
+                    "formula",
+                    "holds a formula; replace it by its value (copy, then paste values only)",
+                ),
                 rows[row],
                 place,
             )
@@ -230,7 +276,10 @@ def check_cells(upload: Upload, columns: Columns) -> None:
         if reached and any(left <= place <= right for place in used):
             place = min(place for place in used if left <= place <= right)
             raise upload.fault(
-                "belongs to merged cells; unmerge them, so that each row has cells of its own",
+                sentence(
+                    "merged",
+                    "belongs to merged cells; unmerge them, so that each row has cells of its own",
+                ),
                 rows[reached[0]],
                 place,
             )
@@ -246,14 +295,21 @@ def columns_of(data: object, upload: Upload) -> Columns:
         columns = TypeAdapter(Columns).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(
-            f"the columns are wrong: {where}: {first['msg']}", file=upload.file
-        ) from None
+        fault = sentence(
+            "columns_wrong",
+            "the columns are wrong: {where}: {why}",
+            where=".".join(map(str, first["loc"])),
+            why=first["msg"],
+        )
+        raise DataError(fault, file=upload.file) from None
     width = len(upload.headers)
     for place in columns.places:
         if not 0 <= place < width:
-            raise DataError(
-                f"has {width} columns, numbered from 0; there is no {place}", file=upload.file
+            fault = sentence(
+                "no_column_there",
+                "has {width} columns, numbered from 0; there is no {place}",
+                width=width,
+                place=place,
             )
+            raise DataError(fault, file=upload.file)
     return columns

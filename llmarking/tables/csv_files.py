@@ -11,12 +11,17 @@ import re
 from collections.abc import Iterator
 
 from llmarking.errors import DataError
+from llmarking.sentences import Sentence, sentence
 from llmarking.tables import grid as tables_grid
 from llmarking.tables.grid import Changes, Grid, Row, TextForm, TextRow, check_size, unquoted
 from llmarking.tables.text import breaks, decode, described
 
 DELIMITERS = ",;\t"
-_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_NAMES = {
+    ",": sentence("commas", "commas"),
+    ";": sentence("semicolons", "semicolons"),
+    "\t": sentence("tabs", "tabs"),
+}
 _SEPARATOR = re.compile(r'\s*"?sep=([,;\t])"?[ \t]*(?:\r\n|\r|\n)')
 _SAMPLE = 50
 _SAMPLE_SIZE = 4 * 2**20
@@ -38,8 +43,14 @@ def read(data: bytes, file: str, encoding: str | None = None) -> Grid:
         check_size(file, rows=len(rows) + 1, cells=cells)
         rows.append(row)
     if not any(not row.blank for row in rows):
-        raise DataError("is empty; its first line has to hold the headers", file=file, line=1)
-    said = f"{described(encoding, bom)}, cells parted by {_NAMES[delimiter]}"
+        empty = sentence("empty_text", "is empty; its first line has to hold the headers")
+        raise DataError(empty, file=file, line=1)
+    said = sentence(
+        "form_text",
+        "{encoding}, cells parted by {delimiter}",
+        encoding=described(encoding, bom),
+        delimiter=_NAMES[delimiter],
+    )
     return Grid(file, tuple(rows), TextForm(encoding, bom, delimiter), said)
 
 
@@ -130,10 +141,14 @@ def _rows(text: str, delimiter: str, file: str) -> Iterator[Row]:
         begun = line
 
 
-def _quote_fault(text: str, at: int) -> str:
+def _quote_fault(text: str, at: int) -> Sentence:
     if text[at : at + 1] == '"':
-        return "a quote is opened and never closed; write quotes inside a quoted cell twice"
-    return (
+        return sentence(
+            "quote_open",
+            "a quote is opened and never closed; write quotes inside a quoted cell twice",
+        )
+    return sentence(
+        "quote_followed",
         "text follows the closing quote of a cell; write quotes inside a quoted cell twice, and "
-        "put the whole cell in quotes"
+        "put the whole cell in quotes",
     )

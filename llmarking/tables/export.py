@@ -16,6 +16,7 @@ from pathlib import Path
 from llmarking.datasets.contents import number
 from llmarking.datasets.tables import comparable
 from llmarking.errors import DataError
+from llmarking.sentences import sentence
 from llmarking.tables import csv_files, names, xlsx
 from llmarking.tables.columns import FILLED_ONLY, Columns, Item, Kind, Upload, check_cells
 from llmarking.tables.grid import Changes, Row, SheetForm, TextForm
@@ -67,8 +68,10 @@ def targets(upload: Upload, columns: Columns) -> tuple[Target, ...]:
 
     def said(target: int | str | None) -> str:
         if target is None:
-            return "not written: the platform takes none"
-        return f"{target} (added)" if isinstance(target, str) else f"column {upload.title(target)}"
+            return sentence("not_written", "not written: the platform takes none")
+        if isinstance(target, str):
+            return sentence("added", "{title} (added)", title=target)
+        return sentence("column", "column {title}", title=upload.title(target))
 
     return tuple(
         Target(item.key, said(slot.mark), said(slot.feedback))
@@ -102,7 +105,13 @@ def export(
     unscaled: list[str] = []
     for (at, index), given in sorted(marks.items()):
         if at not in rows or not 0 <= index < len(slots):
-            raise DataError(f"has no place for a mark in row {at}, item {index}", file=upload.file)
+            fault = sentence(
+                "no_place",
+                "has no place for a mark in row {row}, item {item}",
+                row=at,
+                item=index,
+            )
+            raise DataError(fault, file=upload.file)
         row, item, slot = rows[at], columns.items[index], slots[index]
         value = _original(given) if original[index] else _value(upload, row, item, given)
         if value is None:
@@ -134,7 +143,8 @@ def _slots(upload: Upload, columns: Columns) -> list[_Slot]:
     for item in columns.items:
         if upload.kind in FILLED_ONLY:
             if item.mark is None:
-                raise upload.missing("grade", "is missing: no column is taken for the mark")
+                why = sentence("missing_mark", "is missing: no column is taken for the mark")
+                raise upload.missing("grade", why)
             slots.append(_Slot(item.mark, item.feedback))
             continue
         targets: list[int | str] = []
@@ -208,11 +218,17 @@ def _safe(text: str) -> str:
 
 def _notes(upload: Upload, kept: list[str], unscaled: list[str]) -> Iterator[str]:
     if kept:
-        lines = listed_lines(kept)
-        yield f"what a person had written was kept: line {lines}"
+        yield sentence(
+            "kept",
+            "what a person had written was kept: line {lines}",
+            lines=listed_lines(kept),
+        )
     if unscaled:
-        lines = listed_lines(unscaled)
-        yield f"the platform grades line {lines} by a scale of words, which is left to you"
+        yield sentence(
+            "in_words",
+            "the platform grades line {lines} by a scale of words, which is left to you",
+            lines=listed_lines(unscaled),
+        )
 
 
 def listed_lines(lines: list[str]) -> str:

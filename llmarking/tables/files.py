@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llmarking.errors import DataError
+from llmarking.sentences import sentence
 from llmarking.tables import csv_files, xlsx
 from llmarking.tables.answers import Answer, Class, Skipped, class_from, wire
-from llmarking.tables.columns import Columns, Item, Kind, Upload, columns_of
+from llmarking.tables.columns import Columns, Item, Kind, Upload, columns_of, untitled
 from llmarking.tables.export import Export, Marking, Target, export, targets
 from llmarking.tables.formats import known, recognise
 from llmarking.tables.grid import Grid, Row, TextForm, check_size
@@ -46,11 +47,15 @@ __all__ = [
 
 _HEADERS_WITHIN = 20  # rows; titles and notes stand above them
 _LONGEST_HEADER = 10_000
+_PICTURE = sentence("picture", "is a picture; export the table as CSV or .xlsx")
 _OTHERS = (
-    (b"\xd0\xcf\x11\xe0", "is a spreadsheet of an old kind (.xls)", "save it as .xlsx or CSV"),
-    (b"%PDF", "is a PDF", "export the table as CSV or .xlsx"),
-    (b"\x89PNG", "is a picture", "export the table as CSV or .xlsx"),
-    (b"\xff\xd8\xff", "is a picture", "export the table as CSV or .xlsx"),
+    (
+        b"\xd0\xcf\x11\xe0",
+        sentence("xls", "is a spreadsheet of an old kind (.xls); save it as .xlsx or CSV"),
+    ),
+    (b"%PDF", sentence("pdf", "is a PDF; export the table as CSV or .xlsx")),
+    (b"\x89PNG", _PICTURE),
+    (b"\xff\xd8\xff", _PICTURE),
 )
 _HTML = re.compile(rb"\s*<(?:!doctype|html|head|body|table|meta|\?xml)", re.IGNORECASE)
 _COMMA = re.compile(r"-?\d{1,9},\d{1,6}")
@@ -80,7 +85,11 @@ def detect(
     notes = [*grid.notes, *guess.notes]
     if header > 0 and any(not row.blank for row in grid.rows[:header]):
         notes.append(
-            f"the headers stand in line {grid.rows[header].line}; what is above them stays"
+            sentence(
+                "headers_below",
+                "the headers stand in line {line}; what is above them stays",
+                line=grid.rows[header].line,
+            )
         )
     return Upload(
         grid,
@@ -98,21 +107,28 @@ def _grid(data: bytes, file: str, sheet: str | None, encoding: str | None) -> Gr
     check_size(file, size=len(data))
     if data.startswith(b"PK\x03\x04"):
         return xlsx.read(data, file, sheet)
-    for begin, what, advice in _OTHERS:
+    for begin, fault in _OTHERS:
         if data.startswith(begin):
-            raise DataError(f"{what}; {advice}", file=file)
+            raise DataError(fault, file=file)
     if _HTML.match(
         data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip(b"\xff\xfe").replace(b"\0", b"")
     ):
         raise DataError(
-            "is a web page, whatever its name says; open it in a spreadsheet program and save it "
-            "as .xlsx or CSV",
+            sentence(
+                "web_page",
+                "is a web page, whatever its name says; open it in a spreadsheet program and save "
+                "it as .xlsx or CSV",
+            ),
             file=file,
             line=1,
         )
     grid = csv_files.read(data, file, encoding)
     if Path(file).suffix.casefold() in (".xlsx", ".xlsm"):
-        note = f"its name says spreadsheet and it is text ({grid.said}); it goes back as text"
+        note = sentence(
+            "text_in_fact",
+            "its name says spreadsheet and it is text ({form}); it goes back as text",
+            form=grid.said,
+        )
         return Grid(grid.file, grid.rows, grid.form, grid.said, (*grid.notes, note))
     return grid
 
@@ -144,19 +160,28 @@ def _check_shape(grid: Grid, header: int) -> None:
     for place in range(width):
         if len(top.raw[place]) > _LONGEST_HEADER:
             raise DataError(
-                f"is {len(top.raw[place]):,} characters long, which no header is; the first row "
-                "has to hold the headers",
+                sentence(
+                    "header_long",
+                    "is {size:,} characters long, which no header is; the first row has to hold "
+                    "the headers",
+                    size=len(top.raw[place]),
+                ),
                 file=grid.file,
                 line=top.line,
-                column=f"no. {place + 1}",
+                column=untitled(place),
             )
     for row in grid.rows[header + 1 :]:
         if len(row.raw) != width and not row.blank:
             slipped = min(len(row.raw), width)
-            title = top[slipped].strip() if slipped < width else f"no. {slipped + 1}"
+            title = top[slipped].strip() if slipped < width else untitled(slipped)
             raise DataError(
-                f"{len(row.raw)} cells under {width} headers; cells with separators or line breaks "
-                "stand in double quotes",
+                sentence(
+                    "cells_slipped",
+                    "{cells} cells under {headers} headers; cells with separators or line breaks "
+                    "stand in double quotes",
+                    cells=len(row.raw),
+                    headers=width,
+                ),
                 file=grid.file,
                 line=row.line,
                 column=title,

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from llmarking.datasets.contents import number
 from llmarking.datasets.tables import comparable
+from llmarking.sentences import sentence
 from llmarking.tables import names
 from llmarking.tables.columns import FILLED_ONLY, Columns, Item, Upload, check_cells
 from llmarking.tables.export import Export, cell_of, fresh_title, graded_name, scaled, write
@@ -173,7 +174,8 @@ def fill(upload: Upload, klass: ClassMarks, plan: Plan) -> Filling:
             go into one cell, or a cell is a formula or merged.
     """
     if plan.student is None:
-        raise upload.missing("student id", "is missing: no column is taken for the students' ids")
+        why = sentence("missing_ids", "is missing: no column is taken for the students' ids")
+        raise upload.missing("student id", why)
     _check_columns(upload, plan)
     return _Filler(upload, klass, plan).filling(_rows(upload, klass, plan.student))
 
@@ -183,9 +185,10 @@ def _check_columns(upload: Upload, plan: Plan) -> None:
     places = [place for place in plan.into.values() if place != NEW]
     for place in plan.into.values():
         if place not in open_to_marks:
-            raise upload.fault("is no column for marks", place=place)
+            raise upload.fault(sentence("not_for_marks", "is no column for marks"), place=place)
     if doubled := [place for place, count in Counter(places).items() if count > 1]:
-        raise upload.fault("is chosen for two marks; one cell holds one", place=doubled[0])
+        fault = sentence("for_two_marks", "is chosen for two marks; one cell holds one")
+        raise upload.fault(fault, place=doubled[0])
     items = tuple(Item(upload.title(place), mark=place) for place in places)
     check_cells(upload, Columns(student=plan.student, items=items))
 
@@ -204,7 +207,8 @@ def _rows(upload: Upload, klass: ClassMarks, student: int) -> list[tuple[int, Ro
     for at, row in upload.body:
         who = known.get(key(row[student].strip()))
         if who is not None and who in seen:
-            raise upload.fault("stands in two rows; a student has one", row, student)
+            fault = sentence("in_two_rows", "stands in two rows; a student has one")
+            raise upload.fault(fault, row, student)
         if who is not None:
             seen.add(who)
         found.append((at, row, who))

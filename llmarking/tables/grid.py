@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmarking.errors import DataError
+from llmarking.sentences import sentence
 
 MAX_BYTES = 64 * 2**20
 MAX_ROWS = 250_000
@@ -121,14 +122,19 @@ def check_size(file: str, *, size: int = 0, rows: int = 0, cells: int = 0, width
         DataError: says what there is too much of, and the limit.
     """
     for found, limit, what in (
-        (size, MAX_BYTES, "bytes"),
-        (rows, MAX_ROWS, "rows"),
-        (width, MAX_COLUMNS, "columns"),
-        (cells, MAX_CELLS, "cells"),
+        (size, MAX_BYTES, sentence("of_bytes", "bytes")),
+        (rows, MAX_ROWS, sentence("of_rows", "rows")),
+        (width, MAX_COLUMNS, sentence("of_columns", "columns")),
+        (cells, MAX_CELLS, sentence("of_cells", "cells")),
     ):
         if found > limit:
             raise DataError(
-                f"has more than {limit:,} {what}; split it, or delete what is not needed",
+                sentence(
+                    "too_big",
+                    "has more than {limit:,} {what}; split it, or delete what is not needed",
+                    limit=limit,
+                    what=what,
+                ),
                 file=file,
                 line=limit + 1 if what == "rows" else None,
             )

@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from llmarking.datasets.tables import comparable
+from llmarking.sentences import sentence
 from llmarking.tables import names
 from llmarking.tables.columns import Columns, Item, Kind
 from llmarking.tables.grid import Row
 
-NO_IMPORT = "the platform reads no such file back: marks come in columns of their own"
+NO_IMPORT = sentence(
+    "no_import", "the platform reads no such file back: marks come in columns of their own"
+)
 PEEK = 200  # rows that are looked at to tell what a column holds
 
 

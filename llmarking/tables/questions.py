@@ -12,6 +12,7 @@ from llmarking.datasets.contents import number, shown, whole_question
 from llmarking.datasets.tables import Row as OriginalRow
 from llmarking.domain import GradedExample, Point, Question
 from llmarking.errors import DataError, RubricError
+from llmarking.sentences import sentence
 from llmarking.tables import names
 from llmarking.tables.columns import Columns, Item, Kind, Upload, check_cells
 from llmarking.tables.grid import Row
@@ -46,14 +47,20 @@ class Draft:
             worth = round(sum(point.mark for point in self.points), 6)
             return Question(self.code, self.text, worth, self.reference, self.points)
         if not self.reference.strip():
-            raise self._fault(f"question {self.code} has no reference answer; write one")
+            raise self._fault(
+                sentence(
+                    "no_reference",
+                    "question {code} has no reference answer; write one",
+                    code=self.code,
+                )
+            )
         tagged = "<point" in re.sub(r"\s", "", self.reference).casefold()
         if not tagged and self.full_mark is not None:
             return whole_question(self.code, self.text, [self.reference.strip()], self.full_mark)
         try:
             parsed = rubric.parse(self.reference, self.full_mark)
         except RubricError as error:
-            raise self._fault(str(error)) from error
+            raise self._fault(error.message) from error
         return Question(
             self.code,
             self.text,
@@ -103,17 +110,20 @@ def _by_row(upload: Upload, columns: Columns, item: Item) -> tuple[Draft, ...]:
     for _, row in upload.body:
         for place in (columns.code, item.text, item.reference):
             if not row[place].strip():
-                raise upload.fault("is empty; it has to be filled in", row, place)
+                fault = sentence("cell_empty", "is empty; it has to be filled in")
+                raise upload.fault(fault, row, place)
         worth = item.worth
         if item.full_mark is not None and row[item.full_mark].strip():
             worth = number(row[item.full_mark])
             if not worth:
-                raise upload.fault(
-                    f"{shown(row[item.full_mark])} is no number above 0", row, item.full_mark
+                fault = sentence(
+                    "no_full_mark", "{cell} is no number above 0", cell=shown(row[item.full_mark])
                 )
+                raise upload.fault(fault, row, item.full_mark)
         code = row[columns.code].strip()
         if code.casefold() in found:
-            raise upload.fault(f"{shown(code)} is used twice", row, columns.code)
+            fault = sentence("used_twice", "{what} is used twice", what=shown(code))
+            raise upload.fault(fault, row, columns.code)
         draft = Draft(
             code,
             row[item.text].strip(),
@@ -125,7 +135,7 @@ def _by_row(upload: Upload, columns: Columns, item: Item) -> tuple[Draft, ...]:
         )
         found[code.casefold()] = _with_examples(upload, row, draft)
     if not found:
-        raise upload.fault("holds no questions below its headers")
+        raise upload.fault(sentence("no_questions", "holds no questions below its headers"))
     return tuple(found.values())
 
 
@@ -173,8 +183,11 @@ def _by_item(upload: Upload, item: Item, count: int) -> Draft:
             return "", None
         if any(row[place].strip() != rows[0][place].strip() for row in rows):
             raise upload.fault(
-                "differs from row to row: students were asked different questions; grade each "
-                "question with a file of its own",
+                sentence(
+                    "differs",
+                    "differs from row to row: students were asked different questions; grade each "
+                    "question with a file of its own",
+                ),
                 next(r for r in rows if r[place].strip() != rows[0][place].strip()),
                 place,
             )

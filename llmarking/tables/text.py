@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from llmarking.errors import DataError
+from llmarking.sentences import sentence
 
 _MARKS = (
     (b"\xef\xbb\xbf", "utf-8"),
@@ -36,14 +37,20 @@ def decode(data: bytes, file: str, encoding: str | None = None) -> tuple[str, st
             return _strict(data[len(mark) :], name, file), name, mark
     name = encoding or _guess(data, file)
     if name not in _NAMES:
-        raise DataError(f"can't be read as {name}; there are {', '.join(_NAMES)}", file=file)
+        fault = sentence(
+            "encoding_unknown",
+            "can't be read as {name}; there are {known}",
+            name=name,
+            known=", ".join(_NAMES),
+        )
+        raise DataError(fault, file=file)
     return _strict(data, name, file), name, b""
 
 
 def described(encoding: str, mark: bytes) -> str:
     """The encoding in words."""
     name = _NAMES[encoding]
-    return f"{name} with a byte-order mark" if mark else name
+    return sentence("with_mark", "{name} with a byte-order mark", name=name) if mark else name
 
 
 def line_of(text: str, position: int) -> int:
@@ -61,12 +68,16 @@ def _strict(data: bytes, encoding: str, file: str) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = line_of(data[: error.start].decode(encoding, "replace"), len(data))
-        raise DataError(
-            f"is not {_NAMES[encoding]} here; save it as UTF-8", file=file, line=line
-        ) from None
+        fault = sentence(
+            "not_encoding", "is not {name} here; save it as UTF-8", name=_NAMES[encoding]
+        )
+        raise DataError(fault, file=file, line=line) from None
     if (at := text.find("\0")) >= 0:
         raise DataError(
-            "holds a zero byte, which no text does; save it as CSV UTF-8 or as .xlsx",
+            sentence(
+                "zero_byte",
+                "holds a zero byte, which no text does; save it as CSV UTF-8 or as .xlsx",
+            ),
             file=file,
             line=line_of(text, at),
         )
@@ -80,8 +91,11 @@ def _guess(data: bytes, file: str) -> str:
         if _mostly_utf8(data):
             line = line_of(data[: error.start].decode("utf-8"), error.start)
             raise DataError(
-                "is UTF-8 but for some bytes, here for the first time; the file is damaged. "
-                "Export it again",
+                sentence(
+                    "damaged_text",
+                    "is UTF-8 but for some bytes, here for the first time; the file is damaged. "
+                    "Export it again",
+                ),
                 file=file,
                 line=line,
             ) from None
@@ -94,7 +108,8 @@ def _guess(data: bytes, file: str) -> str:
         return "utf-8"  # which then says where the zero byte stands
     fitting = [name for name in ("gb18030", "cp1252") if _decodes(data, name)]
     if not fitting:
-        raise DataError("is neither UTF-8, UTF-16, GB18030 nor Windows-1252 text", file=file)
+        fault = sentence("no_text", "is neither UTF-8, UTF-16, GB18030 nor Windows-1252 text")
+        raise DataError(fault, file=file)
     return fitting[0] if len(fitting) == 1 or _chinese(data) else "cp1252"
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmarking.errors import DataError
+from llmarking.sentences import Sentence, sentence
 from llmarking.tables.grid import Changes, Grid, Row, SheetForm, check_size
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ MAX_CELLS = 600_000  # openpyxl keeps an object for each
 MAX_OTHERS = 400_000  # rows among them
 MAX_CELL_TEXT = 32_767  # the format's own limit
 _LOST = (
-    ("xl/charts/", "charts"),
-    ("xl/media/", "pictures"),
-    ("xl/pivotTables/", "pivot tables"),
-    ("xl/vbaProject", "macros"),
+    ("xl/charts/", sentence("charts", "charts")),
+    ("xl/media/", sentence("pictures", "pictures")),
+    ("xl/pivotTables/", sentence("pivot_tables", "pivot tables")),
+    ("xl/vbaProject", sentence("macros", "macros")),
 )
 _CELL = re.compile(rb"<(?:\w+:)?c[\s/>]")
 # Of all other elements a class list has few, and openpyxl keeps an object for many of them.
@@ -51,23 +52,42 @@ def read(data: bytes, file: str, sheet: str | None = None) -> Grid:
     book = _open(data, file)
     titles = tuple(ws.title for ws in book.worksheets)
     if sheet is not None and sheet not in titles:
-        raise DataError(f"has no sheet {sheet!r}; there are {', '.join(titles)}", file=file)
+        fault = sentence(
+            "no_sheet",
+            "has no sheet {sheet}; there are {known}",
+            sheet=repr(sheet),
+            known=", ".join(titles),
+        )
+        raise DataError(fault, file=file)
     filled = [ws for ws in book.worksheets if _filled(ws)]
     chosen = book[sheet] if sheet is not None else next(iter(filled), None)
     if chosen is None or chosen not in filled:
-        raise DataError("is empty; its first row has to hold the headers", file=file, line=1)
+        empty = sentence("empty_sheet", "is empty; its first row has to hold the headers")
+        raise DataError(empty, file=file, line=1)
     rows, formulas, numbers, notes = _rows(chosen, file)
     if sheet is None and len(filled) > 1:
-        notes.append(f"sheet {chosen.title!r} is read; there are also {_others(filled, chosen)}")
-    lost = [what for start, what in _LOST if any(name.startswith(start) for name in names)]
-    if lost:
-        notes.append(f"{', '.join(lost)} in the workbook will be missing in the file we give back")
+        notes.append(
+            sentence(
+                "other_sheets",
+                "sheet {sheet} is read; there are also {others}",
+                sheet=repr(chosen.title),
+                others=_others(filled, chosen),
+            )
+        )
+    notes += [
+        sentence(
+            "lost", "{what} in the workbook will be missing in the file we give back", what=what
+        )
+        for start, what in _LOST
+        if any(name.startswith(start) for name in names)
+    ]
     merged = tuple(
         (area.min_row - 1, area.max_row - 1, area.min_col - 1, area.max_col - 1)
         for area in chosen.merged_cells.ranges
     )
     form = SheetForm(data, chosen.title, titles, formulas, merged, numbers)
-    return Grid(file, rows, form, f"spreadsheet, sheet {chosen.title!r}", tuple(notes))
+    said = sentence("form_sheet", "spreadsheet, sheet {sheet}", sheet=repr(chosen.title))
+    return Grid(file, rows, form, said, tuple(notes))
 
 
 def write(grid: Grid, form: SheetForm, header: int, changes: Changes) -> bytes:
@@ -113,15 +133,20 @@ def _inspect(data: bytes, file: str) -> list[str]:
                 cells += sum(1 for _ in _CELL.finditer(part))
                 others += sum(1 for _ in _OTHER.finditer(part))
                 if _DECLARATION.search(part):
-                    fault = (
-                        f"declares entities in {member.filename}, as no spreadsheet does and "
-                        "attacks do; copy the table into a new workbook"
+                    fault = sentence(
+                        "entities",
+                        "declares entities in {part}, as no spreadsheet does and attacks do; copy "
+                        "the table into a new workbook",
+                        part=member.filename,
                     )
                 elif cells > MAX_CELLS or others > MAX_OTHERS:
-                    fault = (
-                        f"has more than {MAX_CELLS:,} cells or {MAX_OTHERS:,} other elements, "
-                        f"reached in {member.filename}; delete what is not needed, or save the "
-                        "table as CSV"
+                    fault = sentence(
+                        "too_full",
+                        "has more than {cells:,} cells or {others:,} other elements, reached in "
+                        "{part}; delete what is not needed, or save the table as CSV",
+                        cells=MAX_CELLS,
+                        others=MAX_OTHERS,
+                        part=member.filename,
                     )
                 if fault:
                     break
@@ -132,16 +157,22 @@ def _inspect(data: bytes, file: str) -> list[str]:
     return names
 
 
-def _measured(names: Sequence[str], size: int) -> str:
-    """What is wrong with a zip as a whole; empty if nothing is."""
+def _measured(names: Sequence[str], size: int) -> Sentence | None:
+    """What is wrong with a zip as a whole."""
     if size > MAX_UNZIPPED or len(names) > MAX_MEMBERS:
-        return (
-            f"unpacks to more than {MAX_UNZIPPED >> 20} MB or {MAX_MEMBERS:,} parts, which no "
-            "class list does; copy the table into a new workbook"
+        return sentence(
+            "unpacks",
+            "unpacks to more than {size} MB or {parts:,} parts, which no class list does; copy "
+            "the table into a new workbook",
+            size=MAX_UNZIPPED >> 20,
+            parts=MAX_MEMBERS,
         )
     if "[Content_Types].xml" not in names:
-        return "is a zip file and no spreadsheet; unpack it, and save the table as .xlsx or CSV"
-    return ""
+        return sentence(
+            "zip",
+            "is a zip file and no spreadsheet; unpack it, and save the table as .xlsx or CSV",
+        )
+    return None
 
 
 def _open(data: bytes, file: str) -> Workbook:
@@ -150,8 +181,11 @@ def _open(data: bytes, file: str) -> Workbook:
 
     if not DEFUSEDXML:
         raise DataError(
-            "is a spreadsheet, and defusedxml, which makes reading one safe, is not installed; "
-            "install it, or save the file as CSV",
+            sentence(
+                "not_defused",
+                "is a spreadsheet, and defusedxml, which makes reading one safe, is not "
+                "installed; install it, or save the file as CSV",
+            ),
             file=file,
         )
     try:
@@ -164,8 +198,12 @@ def _open(data: bytes, file: str) -> Workbook:
 
 def _damaged(error: Exception, file: str) -> DataError:
     return DataError(
-        f"can't be read as a spreadsheet ({type(error).__name__}); open it in a spreadsheet "
-        "program and save it as .xlsx or CSV",
+        sentence(
+            "damaged_sheet",
+            "can't be read as a spreadsheet ({why}); open it in a spreadsheet program and save it "
+            "as .xlsx or CSV",
+            why=type(error).__name__,
+        ),
         file=file,
     )
 
@@ -205,13 +243,19 @@ def _rows(
             numbers.add((row, place))
             if isinstance(cell.value, float | int) and abs(cell.value) >= _WHOLE:
                 long.append(cell.coordinate)
-    notes = []
+    notes: list[str] = []
     if formulas:
-        notes.append("formulas stay; their results appear when the file is opened")
+        notes.append(
+            sentence("formulas_stay", "formulas stay; their results appear when the file is opened")
+        )
     if long:
         notes.append(
-            f"{', '.join(long[:5])}: a number of more than 15 digits, of which the spreadsheet has "
-            "lost the last ones; format ids as text"
+            sentence(
+                "long_numbers",
+                "{cells}: a number of more than 15 digits, of which the spreadsheet has lost the "
+                "last ones; format ids as text",
+                cells=", ".join(long[:5]),
+            )
         )
     empty = ("",) * width
     rows = tuple(

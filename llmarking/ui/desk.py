@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from html import escape
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 from llmarking.client import AsyncClient
 from llmarking.errors import LLMarkingError
 from llmarking.protocol.problems import type_and_place
+from llmarking.ui.faults import explained
 from llmarking.ui.login import Sessions
 from llmarking.ui.shelf import Filled, Shelf
 from llmarking.ui.texts import Language, language_of, say
@@ -41,7 +42,8 @@ class Desk:
         """
         client = self._sessions.client(_visit(request))
         if client is None:
-            raise gr.Error(say(self.language(request), "login"), print_exception=False)
+            language = self.language(request)
+            raise _shown(language, say(language, "login_over"))
         return client
 
     def shelve(self, request: gr.Request, file: Filled) -> str:
@@ -70,20 +72,35 @@ def told(handler: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         try:
             return await handler(*args, **kwargs)
         except LLMarkingError as error:
-            # gradio shows the text as HTML; it may quote a cell of the teacher's file.
-            raise gr.Error(escape(str(error)), print_exception=False) from None
+            language = _language_in(args, kwargs)
+            raise _shown(language, explained(language, error)) from None
         except gr.Error:
             raise
         except Exception as error:
-            raise _failure(handler.__qualname__, error) from None
+            language = _language_in(args, kwargs)
+            raise _failure(language, handler.__qualname__, error) from None
 
     return wrapped
 
 
-def _failure(where: str, error: Exception) -> gr.Error:
+def _language_in(args: Sequence[object], kwargs: Mapping[str, object]) -> Language:
+    """The language of the visitor among the arguments of a handler."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, gr.Request):
+            return language_of(_visit(value).headers.get("accept-language"))
+    return "en"
+
+
+def _failure(language: Language, where: str, error: Exception) -> gr.Error:
     # What an exception says may be what a student wrote: the log holds type and place.
     log.error("%s failed: %s", where, type_and_place(error))
-    return gr.Error("internal error", print_exception=False)
+    return _shown(language, say(language, "internal"))
+
+
+def _shown(language: Language, text: str) -> gr.Error:
+    # gradio shows the text as HTML; it may quote a cell of the teacher's file.
+    title = say(language, "problem_title")
+    return gr.Error(escape(text), title=title, print_exception=False)
 
 
 def note(text: str, kind: str = "note") -> str:

@@ -20,8 +20,10 @@ from llmarking.calls.jobs import FileFormat
 from llmarking.client import AsyncClient
 from llmarking.errors import DataError, LLMarkingError, RequestRefused
 from llmarking.protocol.courses import AnswerRow, WirePoint
+from llmarking.sentences import sentence
 from llmarking.tables import files as tables
 from llmarking.ui.desk import Desk, note, told
+from llmarking.ui.faults import explained
 from llmarking.ui.login import Sessions
 from llmarking.ui.shelf import Filled, Shelf
 from llmarking.ui.texts import TEXTS, Language, language_of, say
@@ -133,7 +135,7 @@ async def filled(client: AsyncClient, course: str, upload: str, language: Langua
     """
     listed = {each.id: each for each in await client.uploads(course)}
     if upload not in listed:
-        raise DataError("the class has no such file")
+        raise DataError(sentence("no_such_file", "the class has no such file"))
     about = listed[upload]
     data = await client.upload_bytes(upload)
     worth = {question.code: question.points for question in await client.questions(course)}
@@ -193,10 +195,10 @@ def export_route(sessions: Sessions, shelf: Shelf) -> Any:
             return RedirectResponse("/login", 303)
         asked = request.query_params
         course = asked.get("course", "")
+        language = language_of(request.headers.get("accept-language"))
         if "made" in asked:
             waiting = shelf.take(request, asked["made"])
             if waiting is None:
-                language = language_of(request.headers.get("accept-language"))
                 return PlainTextResponse(say(language, "gradebook_gone"), 404)
             return _attachment(waiting, BINARY)
         try:
@@ -205,12 +207,12 @@ def export_route(sessions: Sessions, shelf: Shelf) -> Any:
                 course,
                 asked.get("upload"),
                 asked.get("kind", ""),
-                language_of(request.headers.get("accept-language")),
+                language,
             )
         except RequestRefused as error:
-            return PlainTextResponse(str(error), error.status or 400)
+            return PlainTextResponse(explained(language, error), error.status or 400)
         except LLMarkingError as error:
-            return PlainTextResponse(str(error), 400)
+            return PlainTextResponse(explained(language, error), 400)
         return _attachment(made, kind)
 
     return export
@@ -236,10 +238,15 @@ async def _made(
         audit = await client.audit(course)
         return Filled(audit, f"{course}_audit.jsonl"), "application/x-ndjson"
     if kind not in KINDS:
-        raise DataError(f"there is no export of that kind; there are {', '.join(KINDS)}, audit")
+        fault = sentence(
+            "no_such_export",
+            "there is no export of that kind; there are {known}",
+            known=", ".join((*KINDS, "audit")),
+        )
+        raise DataError(fault)
     jobs = [job for job in await client.jobs(course) if job.kind == "grade"]
     if not jobs:
-        raise DataError("nothing has been graded yet")
+        raise DataError(sentence("nothing_graded", "nothing has been graded yet"))
     data = await client.job_file(jobs[0].id, cast(FileFormat, kind))
     return Filled(data, f"{course}_results.{kind}"), KINDS[kind]
 

@@ -33,6 +33,7 @@ from llmarking.tables.gradebook import (
 )
 from llmarking.ui.desk import Desk, headings, note, told
 from llmarking.ui.export import all_answers
+from llmarking.ui.faults import explained, put
 from llmarking.ui.shelf import Filled
 from llmarking.ui.texts import Language, say
 from llmarking.ui.upload import uploaded
@@ -180,7 +181,7 @@ async def _class_of(client: AsyncClient, course: str) -> ClassMarks:
 
 
 def _problem(language: Language, error: DataError) -> str:
-    return note(say(language, "problem", why=str(error)), "problem")
+    return note(say(language, "problem", why=explained(language, error)), "problem")
 
 
 def _hidden(said: str) -> list[Any]:
@@ -232,7 +233,7 @@ def _told(
     filling: Filling, upload: tables.Upload, klass: ClassMarks, plan: Plan, language: Language
 ) -> str:
     """What is written, where, and everybody who gets nothing, as HTML."""
-    said = [note(text) for text in upload.notes]
+    said = [note(put(language, text)) for text in upload.notes]
     for target, count in filling.written.items():
         place = plan.into[target]
         column = say(language, "gradebook_new") if place == NEW else upload.title(place)

@@ -16,6 +16,7 @@ from llmarking.datasets import courses
 from llmarking.domain import Question
 from llmarking.errors import DataError, LLMarkingError
 from llmarking.tables import files as tables
+from llmarking.ui.faults import explained, put
 from llmarking.ui.texts import Language, say
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "short" / "EXAMPLE"
@@ -40,7 +41,7 @@ class Intake:
     upload: tables.Upload | None = None
     columns: tables.Columns | None = None
     found: tables.Class | None = None
-    problem: str = ""
+    problem: LLMarkingError | None = None
 
     def questions(self, data: bytes, name: str) -> None:
         """Take the questions from a file: a course in JSON, or a table.
@@ -115,13 +116,13 @@ class Intake:
         self.questions_from = (upload.file, self.data)
 
     def _match(self) -> None:
-        self.found, self.problem = None, ""
+        self.found, self.problem = None, None
         if self.upload is None or self.columns is None or not self.asked:
             return
         try:
             self.found = tables.class_from(self.upload, self.columns, self.asked)
         except DataError as error:
-            self.problem = str(error)
+            self.problem = error
 
     @property
     def ready(self) -> bool:
@@ -159,16 +160,17 @@ def checked(intake: Intake, language: Language) -> str:
     if intake.upload is None:
         said.append(line("note", "answers_missing"))
     elif intake.found is not None:
-        said += _found(intake, line)
-    if intake.problem:
-        said.append(f'<p class="lm-problem">{escape(intake.problem)}</p>')
+        said += _found(intake, language, line)
+    if intake.problem is not None:
+        why = explained(language, intake.problem)
+        said.append(f'<p class="lm-problem">{escape(why)}</p>')
     if intake.upload is not None:
         notes = dict.fromkeys((*intake.upload.notes, *(intake.found.notes if intake.found else ())))
-        said += [f'<p class="lm-note">{escape(text)}</p>' for text in notes]
+        said += [f'<p class="lm-note">{escape(put(language, text))}</p>' for text in notes]
     return "".join(said)
 
 
-def _found(intake: Intake, line: Callable[..., str]) -> list[str]:
+def _found(intake: Intake, language: Language, line: Callable[..., str]) -> list[str]:
     assert intake.found is not None
     assert intake.upload is not None
     answers = [answer for answer in intake.found.answers if answer.text is not None]
@@ -179,17 +181,13 @@ def _found(intake: Intake, line: Callable[..., str]) -> list[str]:
             count=len(answers),
             students=len({answer.student or answer.row for answer in answers}),
             file=intake.upload.file,
-            form=f"{intake.upload.kind}; {intake.upload.form}",
+            source=put(language, intake.upload.kind.said),
+            form=put(language, intake.upload.form),
         )
     ]
     empty = [str(answer.line) for answer in answers if not (answer.text or "").strip()]
     if empty:
         said.append(line("note", "empty_answers", count=len(empty), lines=_some(empty)))
-    reasons: dict[str, list[str]] = {}
-    for skipped in intake.found.skipped:
-        reasons.setdefault(skipped.reason, []).append(str(skipped.line))
-    for reason, at in reasons.items():
-        said.append(line("note", "skipped_rows", why=reason, lines=_some(at)))
     return said
 
 
@@ -223,7 +221,13 @@ def targets(intake: Intake, language: Language) -> str:
     if intake.upload is None or intake.columns is None:
         return ""
     said = [
-        say(language, "goes_into", what=target.key, mark=target.mark, feedback=target.feedback)
+        say(
+            language,
+            "goes_into",
+            what=target.key,
+            mark=put(language, target.mark),
+            feedback=put(language, target.feedback),
+        )
         for target in tables.targets(intake.upload, intake.columns)
     ]
     more = [f"… (+{len(said) - SHOWN})"] if len(said) > SHOWN else []

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmarking.client import AsyncClient, Retry
 from llmarking.errors import InputError, RequestRefused, ServerUnreachable
+from llmarking.ui.faults import explained
 from llmarking.ui.texts import Language, language_of, say
 
 COOKIE = "llmarking_session"
@@ -154,7 +155,9 @@ def login_routes(
         except (RequestRefused, InputError):
             return _form(language)
         except ServerUnreachable as error:
-            return _form(language, say(language, "unreachable", why=str(error)), 503)
+            return _form(
+                language, say(language, "unreachable", why=explained(language, error)), 503
+            )
         return _entered(request, token)
 
     async def enter(request: Request) -> Response:
@@ -175,7 +178,9 @@ def login_routes(
         except InputError:
             return _form(language, say(language, "wrong_key"), 401)
         except ServerUnreachable as error:
-            return _form(language, say(language, "unreachable", why=str(error)), 503)
+            return _form(
+                language, say(language, "unreachable", why=explained(language, error)), 503
+            )
         return _entered(request, token)
 
     async def leave(request: Request) -> Response:
@@ -205,6 +210,10 @@ def _entered(request: Request, token: str) -> Response:
         secure=request.url.scheme == "https",
     )
     return response
+
+
+def _down(language: Language, error: ServerUnreachable) -> Response:
+    return _form(language, say(language, "unreachable", why=explained(language, error)), 503)
 
 
 def _form(language: Language, problem: str = "", status: int = 200) -> Response:

@@ -12,6 +12,7 @@ from llmarking.errors import RequestRefused
 from llmarking.protocol.courses import Refit, Summary
 from llmarking.ui.charts import agreement, difficulty, histogram
 from llmarking.ui.desk import Desk, note, told
+from llmarking.ui.faults import explained
 from llmarking.ui.texts import Language, say
 
 RISK = 5  # percent, until a course or its teacher says otherwise
@@ -72,7 +73,7 @@ class OverviewPage:
         try:
             proposal = await client.refit(course)
         except RequestRefused as error:  # as when there are too few verdicts yet
-            return _over(note(str(error)))
+            return _over(note(explained(language, error)))
         said = await _found(client, course, proposal, language)
         return [proposal.id, said, gr.Button(visible=True), gr.Button(visible=True)]
 

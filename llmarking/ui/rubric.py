@@ -15,6 +15,7 @@ from llmarking.client import AsyncClient
 from llmarking.errors import RequestRefused
 from llmarking.protocol.courses import Regrade, RegradeChange
 from llmarking.ui.desk import Desk, note, told
+from llmarking.ui.faults import explained
 from llmarking.ui.texts import Language, say
 
 EVERY = 1.5  # seconds between two looks at a trial that still reads
@@ -74,7 +75,7 @@ class RubricPage:
             edited = {"code": code, "text": text, "reference": reference}
             found = await client.regrade(course, [edited])
         except RequestRefused as error:  # as when a tag is not closed
-            return _over(note(str(error), "problem"))
+            return _over(note(explained(language, error), "problem"))
         return await _shown(client, found, language)
 
     @told
@@ -116,7 +117,7 @@ class RubricPage:
             # As while a job still grades by the old question: the trial can wait for it.
             found = await client.read_regrade(trial)
             shown = await _shown(client, found, language)
-            return [shown[0], note(str(error), "problem") + shown[1], *shown[2:]]
+            return [shown[0], note(explained(language, error), "problem") + shown[1], *shown[2:]]
         return _over(note(say(language, then), "good"))
 
 

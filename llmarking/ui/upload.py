@@ -14,6 +14,7 @@ import gradio as gr
 from llmarking.client import AsyncClient
 from llmarking.errors import LLMarkingError
 from llmarking.ui.desk import Desk, headings, note, told
+from llmarking.ui.faults import explained
 from llmarking.ui.intake import Intake, checked, preview, targets
 from llmarking.ui.texts import Language, say
 
@@ -60,7 +61,7 @@ class UploadPage:
         try:
             listed = await self._desk.client(request).courses()
         except LLMarkingError as error:
-            return note(say(language, "problem", why=str(error)), "problem")
+            return note(say(language, "problem", why=explained(language, error)), "problem")
         if not listed:
             return f'<p class="lm-muted">{escape(say(language, "no_classes"))}</p>'
         rows = []
@@ -126,7 +127,7 @@ class UploadPage:
             # A big spreadsheet takes seconds to read; other pages go on meanwhile.
             await asyncio.to_thread(take)
         except LLMarkingError as error:
-            problem = note(say(language, "problem", why=str(error)), "problem")
+            problem = note(say(language, "problem", why=explained(language, error)), "problem")
         both = bool(intake.asked) and intake.upload is not None
         step = gr.Walkthrough(selected=2) if both and not problem else gr.skip()
         said = checked(intake, language)
