@@ -630,6 +630,30 @@ def test_unknown_names(root: Path, name: str) -> None:
     assert str(root) in str(caught.value)
 
 
+def test_tables_that_lack_a_column(tmp_path: Path) -> None:
+    """A table that is nearly a course: the column that is missing is named, with file and line."""
+    own, asap, mohler = tmp_path / "own.csv", tmp_path / "asap.tsv", tmp_path / "mohler.csv"
+    write(own, f"question_code,question,answer\nQ1,What?,{SECRET}\n")
+    refused(own, "own.csv, line 1, column reference: is missing; the headers are 'question_code'")
+    write(tmp_path / "questions.csv", "EssaySet,Question,Reference\n1,What?,That.\n")
+    write(asap, f"Id\tEssaySet\tText\n1\t1\t{SECRET}\n")
+    refused(asap, "asap.tsv, line 1, column EssayText: is missing")
+    write(mohler, f"\n\nquestion,desired_answer,student_answer\nWhat?,That.,{SECRET}\n")
+    refused(mohler, "is no course")  # its first line holds no headers at all
+    write(mohler, f"question,desired_answer,student_answer\nWhat?,That.,{SECRET}\n")
+    refused(mohler, "mohler.csv, line 1, column score_avg: is missing")
+    write(own, "id,question\n1,What?\n")
+    refused(own, "is no course", "question_code, question, reference and answer")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_tables_in_other_encodings(tmp_path: Path, encoding: str) -> None:
+    """As spreadsheets save them: refused for the encoding, not as something unknown."""
+    own = tmp_path / "own.csv"
+    write(own, "question_code,question,reference,answer\nQ1,What?,That.,café\n", encoding)
+    refused(own, f"line {2 if encoding == 'latin-1' else 1}: is not UTF-8", "CSV UTF-8")
+
+
 def test_no_course(root: Path) -> None:
     """A path to something else says what would do."""
     refused(root / "notes.csv", "is no course", "question_code")

@@ -176,6 +176,9 @@ def test_a_killed_run_is_resumed(live_server_factory: Serve, tmp_path: Path, who
     assert engine.readings - before <= 140 - kept
     assert len(again.samples) == 140
     assert again.metrics == whole.metrics
+    killed, last = again.run["sessions"]
+    assert (killed["ended"], killed["answers"], last["answers"]) == (None, kept, 140 - kept)
+    assert killed["began"] <= last["began"] <= last["ended"]
 
 
 def test_ctrl_c_keeps_what_is_done(

@@ -7,10 +7,12 @@ import copy
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from io import StringIO
 from typing import Any
 
 import pytest
 import toy_run
+from rich.console import Console
 
 from llmarking.evaluation import report, report_files
 from llmarking.evaluation.plots import CAPTIONS, draw
@@ -64,11 +66,50 @@ def test_a_run_has_a_page_in_three_forms(numbers: dict[str, Any]) -> None:
     for page in (kept["report.md"], Page(kept["report.html"]).text):
         for part in ("all True", "token overlap", "By quality", "By label", "By question", "Q4"):
             assert part in page, part
+        for part in ("balanced accuracy", "F1(False)", "Brier score", "without a mark"):
+            assert part in page, part
         for part in (kappa, "0" * 64, "eval_short_batched.py -c TOY", "at most 5 % errors"):
             assert part in page, part
     for name in CAPTIONS:
         assert f"](plots/{name}.svg)" in kept["report.md"]
     assert set(written(toy_run.record(), numbers, plots=False)) == {"report.md"}
+
+
+def test_every_number_is_listed_with_its_intervals(numbers: dict[str, Any]) -> None:
+    """None of `metrics.json` is left out of the pages, neither pooled nor over questions."""
+    for section, level in zip(report.every_number(numbers), report.LEVELS, strict=True):
+        ours = numbers["model"][level]
+        assert len(section.rows) == len(ours["pooled"]) - 1  # less the count
+        known = {**report.LEVELS[level][1], **report.OTHERS[level]}
+        for name, row in zip(known, section.rows, strict=True):
+            expected = [known[name]]
+            for way in ("pooled", "mean_over_questions"):
+                value = ours[way][name]
+                expected += [report.estimate(value), report.bounds(value)]
+            assert list(row) == expected
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_tables_fit_a_terminal(width: int) -> None:
+    """No digit is cut off at 80 columns, with the widest numbers there are."""
+    count = "10000 answers"
+    header = (count, "QWK", "95 %", "Pearson", "RMSE", "MAE", "bias", "exact", "± 1")
+    row = ("token overlap", "-0.333", "[-0.33, -0.33]", "-0.067", *["-0.651"] * 5)
+    out = Console(width=width, file=StringIO(), color_system=None)
+    report.print_table(out, report.Section("Marks", header, (row,)))
+    printed = out.file.getvalue()  # type: ignore[attr-defined]
+    assert [line.split() for line in printed.splitlines()] == [
+        " ".join(header).split(),
+        " ".join(row).split(),
+    ]
+
+
+def test_a_session_that_was_killed_is_told(numbers: dict[str, Any]) -> None:
+    run = toy_run.record()
+    run["sessions"].insert(0, {"began": "2026-01-01", "ended": None, "seconds": None, "answers": 7})
+    text = Page(written(run, numbers)["report.html"]).text
+    assert "7 answers from 2026-01-01 on, until it was killed" in text
+    assert "24 answers in 2 s" in text
 
 
 def test_the_page_needs_no_other_file(numbers: dict[str, Any]) -> None:

@@ -62,6 +62,13 @@ class _Form:
     read: Callable[[Path], Contents]
 
 
+_TABLES = {
+    "asap": _Form("ASAP-SAS", whole.read_asap),
+    "mohler": _Form("Mohler 2011", whole.read_mohler),
+    "own": _Form("CSV", whole.read_own),
+}
+
+
 def load(name_or_path: str | Path, root: str | Path | None = None) -> Course:
     """Read a course, by its name in the root, its path there, or any path.
 
@@ -69,7 +76,7 @@ def load(name_or_path: str | Path, root: str | Path | None = None) -> Course:
         DataError: there is none, more than one goes by that name, or its files are wrong.
     """
     path = _locate(str(name_or_path), root)
-    if (form := _form(path)) is None:
+    if (form := _form(path) or _meant(path)) is None:
         raise DataError(
             "is no course: neither our JSON, a folder with *_CSV1.csv and *_CSV2.csv, a folder of "
             "SemEval or SAF questions in XML, nor a table with the columns question_code, "
@@ -177,13 +184,23 @@ def _form(path: Path) -> _Form | None:
         return _Form("SemEval-2013 or SAF XML", xml_files.read) if xml_files.matches(path) else None
     if path.suffix.lower() == ".json":
         return _Form("LLMarking JSON", _read_json) if _is_ours(path) else None
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+    return _TABLES.get(whole.kind(path) or "") if _is_table(path) else None
+
+
+def _meant(path: Path) -> _Form | None:
+    """The form of a table that lacks some columns: its reader says which, and where.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    if not (path.is_file() and _is_table(path)):
         return None
-    return {
-        "asap": _Form("ASAP-SAS", whole.read_asap),
-        "mohler": _Form("Mohler 2011", whole.read_mohler),
-        "own": _Form("CSV", whole.read_own),
-    }.get(whole.kind(path) or "")
+    read_text(path)
+    return _TABLES.get(whole.nearest(path) or "")
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".tsv", ".txt")
 
 
 def _is_ours(path: Path) -> bool:

@@ -62,12 +62,15 @@ class Row:
 
 
 def first_headers(path: Path) -> set[str]:
-    """The headers of a table in comparable form; empty when the file is no table."""
+    """The headers of a table in comparable form; empty when the file is no table.
+
+    One in another encoding has headers too: that it is not UTF-8 is said when it is read.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             line = file.readline(10_000)
         cells = next(csv.reader([line], delimiter=_delimiter(line)), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, csv.Error):
         return set()
     return {comparable(cell) for cell in cells}
 

@@ -63,17 +63,33 @@ _OWN = (
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
+_KINDS = {"asap": _ASAP, "mohler": _MOHLER, "own": _OWN}
+
+
 def kind(path: Path) -> str | None:
     """`asap`, `mohler` or `own` by the headers of a table, or None."""
+    there = _there(path)
+    return next((name for name, found in there.items() if all(found)), None)
+
+
+def nearest(path: Path) -> str | None:
+    """The kind that a table has most columns of, at least half of what it needs; None else."""
+    shares = {name: sum(found) / len(found) for name, found in _there(path).items()}
+    best = max(shares, key=lambda name: shares[name])
+    return best if 2 * shares[best] >= 1 else None
+
+
+def _there(path: Path) -> dict[str, list[bool]]:
+    """Of every kind, which of the columns that it needs are among the headers of a table."""
     headers = first_headers(path)
-    for name, columns in (("asap", _ASAP), ("mohler", _MOHLER), ("own", _OWN)):
-        if all(
-            headers & {comparable(title) for title in column.headers}
+    return {
+        name: [
+            not headers.isdisjoint(map(comparable, column.headers))
             for column in columns
             if column.required
-        ):
-            return name
-    return None
+        ]
+        for name, columns in _KINDS.items()
+    }
 
 
 def read_asap(path: Path) -> Contents:

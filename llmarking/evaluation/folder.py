@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Self
 
@@ -122,6 +122,17 @@ def read_run(path: Path) -> dict[str, Any]:
             f"{path} is no run: its run.json says not what was run ({error})"
         ) from None
     return run
+
+
+def closed(sessions: Sequence[dict[str, Any]], graded: int) -> list[dict[str, Any]]:
+    """Sessions before this one. One that was killed has no end, and graded what no other did.
+
+    Args:
+        graded: answers that all of them left.
+    """
+    others = sum(session["answers"] for session in sessions if session["ended"])
+    told = [s if s["ended"] else {**s, "answers": graded - others} for s in sessions]
+    return [session for session in told if session["answers"] or session["failed"]]
 
 
 def read_samples(path: Path) -> dict[Key, Sample]:

@@ -41,6 +41,21 @@ ANSWERS = {
     "within_one": "± 1",
 }
 LEVELS = {"points": ("points", POINTS), "answers": ("marks", ANSWERS)}
+# What the pages list besides, with intervals of their own.
+OTHERS = {
+    "points": {
+        "balanced_accuracy": "balanced accuracy",
+        "f1_false": "F1(False)",
+        "precision_true": "precision, True",
+        "recall_true": "recall, True",
+        "precision_false": "precision, False",
+        "recall_false": "recall, False",
+        "brier": "Brier score",
+        "ece_width": "ECE, bins of equal width",
+        "missing": "without a verdict",
+    },
+    "answers": {"failures": "without a mark"},
+}
 LEGEND = """\
 95 %: interval of the number before it, by resampling questions. Token overlap has the threshold \
 of best kappa on the other questions. ECE is the expected calibration error. RMSE, MAE and bias \
@@ -105,14 +120,20 @@ def print_report(out: Console, run: Mapping[str, Any], metrics: Mapping[str, Any
 
 
 def print_table(out: Console, section: Section) -> None:
-    """One table, its first row in bold."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    """One table, its first row in bold. Where it would not fit, columns stand closer together."""
+    wide = _drawn(section, gap=2)
+    wanted = out.measure(wide, options=out.options.update_width(10_000)).maximum
+    out.print(wide if wanted <= out.width else _drawn(section, gap=1))
+
+
+def _drawn(section: Section, gap: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
     table.add_column(section.header[0], no_wrap=True)
     for name in section.header[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     for number, row in enumerate(section.rows):
         table.add_row(*row, style="bold" if number == 0 else "")
-    out.print(table)
+    return table
 
 
 def markdown(
@@ -126,7 +147,7 @@ def markdown(
     parts = [f"# {cell(title(run))}", headline(metrics)]
     parts += [table(section) for section in levels(metrics)]
     parts.append(LEGEND)
-    for section in [*by_quality(metrics), *by_label(metrics), *by_question(metrics)]:
+    for section in details(metrics):
         parts += [f"## {section.title}", table(section)]
     if plots:
         parts.append("## Plots")
@@ -158,6 +179,28 @@ def levels(metrics: Mapping[str, Any]) -> Iterator[Section]:
         ]
         rows = tuple((name, *_row(numbers, list(columns))) for name, numbers in graders)
         yield Section(noun.capitalize(), header, rows)
+
+
+def details(metrics: Mapping[str, Any]) -> Iterator[Section]:
+    """What the pages hold besides: every number with its interval, and the parts of the course."""
+    yield from every_number(metrics)
+    yield from by_quality(metrics)
+    yield from by_label(metrics)
+    yield from by_question(metrics)
+
+
+def every_number(metrics: Mapping[str, Any]) -> Iterator[Section]:
+    """All numbers of the model, pooled and as the mean over questions, each with its interval."""
+    header = ("pooled", "95 %", "mean over questions", "95 %")
+    for level, (noun, columns) in LEVELS.items():
+        if not (ours := metrics["model"][level]):
+            continue
+        both = [ours["pooled"], ours["mean_over_questions"]]
+        rows = tuple(
+            (title, *(cell for n in both for cell in (estimate(n[name]), bounds(n[name]))))
+            for name, title in {**columns, **OTHERS[level]}.items()
+        )
+        yield Section(f"Every number of {noun}", (noun, *header), rows)
 
 
 def by_quality(metrics: Mapping[str, Any]) -> Iterator[Section]:

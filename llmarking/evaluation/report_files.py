@@ -62,11 +62,7 @@ def page(
         headline=report.headline(metrics),
         legend=report.LEGEND,
         levels=list(report.levels(metrics)),
-        details=[
-            *report.by_quality(metrics),
-            *report.by_label(metrics),
-            *report.by_question(metrics),
-        ],
+        details=list(report.details(metrics)),
         plots=[(name, captions[name], _address(image)) for name, image in plots.items()],
         failed=metrics["failed"],
         about=list(_about(run)),
@@ -89,9 +85,11 @@ def _about(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for card in run["servers"]:
         yield "served with", _plain(card["versions"])
     for session in run["sessions"]:
-        began, ended = session["began"], session["ended"]
-        said = f"{session['answers']} answers in {session['seconds']:.0f} s, {began} to {ended}"
-        yield "graded", said
+        answers, began, ended = session["answers"], session["began"], session["ended"]
+        if ended is None:
+            yield "graded", f"{answers} answers from {began} on, until it was killed"
+        else:
+            yield "graded", f"{answers} answers in {session['seconds']:.0f} s, {began} to {ended}"
 
 
 def _plain(value: Any) -> str:

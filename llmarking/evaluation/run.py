@@ -25,7 +25,7 @@ from llmarking.datasets.finding import Course
 from llmarking.domain import Question, StudentAnswer
 from llmarking.errors import InputError, RequestRefused, ServerUnreachable
 from llmarking.evaluation import report, report_files
-from llmarking.evaluation.folder import Key, RunFolder, Sample, folder_name
+from llmarking.evaluation.folder import Key, RunFolder, Sample, closed, folder_name
 from llmarking.evaluation.plan import About, key_of, plan, sample, short_version, trial
 from llmarking.evaluation.progress import progress
 from llmarking.evaluation.run_metrics import measure
@@ -127,7 +127,7 @@ class Evaluation:
                 return await self._fill(folder, what, cards)
 
     async def _fill(self, folder: RunFolder, what: dict[str, Any], cards: list[ModelCard]) -> int:
-        """Grade what the folder lacks, and report."""
+        """Go on with what the folder holds, and report."""
         planned = {key_of(answer) for _, answer in self._plan}
         if extra := folder.samples.keys() - planned:
             raise InputError(
@@ -142,23 +142,36 @@ class Evaluation:
             "command": self._settings.command,
             "versions": _versions(),
             "servers": [card.model_dump(mode="json") for card in cards],
-            "sessions": folder.run.get("sessions", []),
+            "sessions": closed(folder.run.get("sessions", []), len(folder.samples)),
         }
-        folder.write("run.json", run)
-        kept, began, clock = len(folder.samples), datetime.now(UTC), time.monotonic()
-        if kept:
+        if kept := len(folder.samples):
             self._terminal.note(f"{kept} of {len(self._plan)} answers are there already")
+        await self._session(folder, run)
+        return self._report(folder, run)
+
+    async def _session(self, folder: RunFolder, run: dict[str, Any]) -> None:
+        """Grade what the folder lacks, and write down when, and what became of it."""
+        kept, clock = len(folder.samples), time.monotonic()
+        session: dict[str, Any] = {
+            "began": datetime.now(UTC).isoformat(timespec="seconds"),
+            "ended": None,
+            "seconds": None,
+            "answers": 0,
+            "failed": 0,
+            "in_flight": self._settings.in_flight,
+            "by_server": [],
+            "served_with": [card["versions"] for card in run["servers"]],
+        }
+        # Written before anything is graded: a session that is killed was there too.
+        folder.write("run.json", {**run, "sessions": [*run["sessions"], session]})
         try:
             await self._grade(folder)
         finally:
-            seconds = time.monotonic() - clock
-            session = {
-                "began": began.isoformat(timespec="seconds"),
+            session |= {
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seconds": round(seconds, 3),
+                "seconds": round(time.monotonic() - clock, 3),
                 "answers": len(folder.samples) - kept,
                 "failed": len(self._failures),
-                "in_flight": self._settings.in_flight,
                 "by_server": [server.done for server in self._servers],
             }
             if session["answers"] or session["failed"]:
@@ -169,7 +182,6 @@ class Evaluation:
                     f"{len(folder.samples)} of {len(self._plan)} answers are kept in "
                     f"{folder.path}; --resume goes on with the others"
                 )
-        return self._report(folder, run)
 
     def _report(self, folder: RunFolder, run: dict[str, Any]) -> int:
         order = {key_of(answer): place for place, (_, answer) in enumerate(self._plan)}
