@@ -141,6 +141,32 @@ def test_links_lead_somewhere() -> None:
         assert list(checker.broken_links(document)) == [], document.name
 
 
+def test_figures_in_tables_are_in_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all documents; and a figure that no file holds, or another section's, is found."""
+    checker = load("scripts/check_docs.py")
+    for document in DOCUMENTS:
+        assert list(checker.unknown_figures(document)) == [], document.name
+    monkeypatch.setattr(checker, "ROOT", tmp_path)
+    for name, number in (("one", 0.8865), ("two", 0.25)):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "a.json").write_text(json.dumps({"x": [{"y": number}]}))
+    page = tmp_path / "page.md"
+    table = "\n| what | figure | × a |\n|---|---|---|\n| c | {} | 9.99 |\n"
+    for figure, where, wrong in (
+        *(("0.887", "one", False), ("0.89", "one", False), ("88.7 %", "one", False)),
+        *(("0.885", "one", True), ("0.887", "two", True), ("88.7", "one", True)),
+    ):
+        page.write_text(
+            f"# A\n\n`results/one/`\n\n## B\n\nIn `results/{where}`.\n{table}".format(figure)
+        )
+        assert bool(list(checker.unknown_figures(page))) == wrong, (figure, where)
+    page.write_text(f"# A\n\n`results/one/`\n\n## B\n{table}".format("0.885"))
+    (fault,) = checker.unknown_figures(page)
+    assert fault == "says 0.885 in a table, which is not in results/one"
+    page.write_text(f"# A\n\n## B\n{table}".format("0.885"))
+    assert list(checker.unknown_figures(page)) == []
+
+
 def test_no_document_names_a_place_of_one_machine() -> None:
     """Absolute paths are made up, and addresses are those of an example."""
     homes = re.findall(r"/(?:home|root|Users|tmp|work)/[\w/]*", TEXT)
