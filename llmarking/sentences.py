@@ -1,12 +1,15 @@
 """Sentences for people that can be said in another language where they are shown.
 
-The English one stands where it is raised, with a name; whoever speaks another language puts the
-same values into a sentence of that name.
+The English one stands where it is raised, with a name; chinese.toml has a Chinese one of that name,
+into which the same values are put. What has none is said in English.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 _LONGEST = 100  # characters of a name that came from elsewhere
@@ -39,11 +42,37 @@ def sentence(code: str, english: str, /, **values: object) -> Sentence:
     return Sentence(english.format(**values), code, values)
 
 
+@lru_cache
+def chinese_texts() -> Mapping[str, str]:
+    """The Chinese sentences by their names."""
+    path = Path(__file__).parent / "chinese.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def chinese(text: str) -> str:
+    """A sentence in Chinese, those inside of it too; any other text as it is."""
+    if not isinstance(text, Sentence) or text.code not in chinese_texts():
+        return str(text)
+    values = {
+        name: chinese(value) if isinstance(value, str) else value
+        for name, value in text.values.items()
+    }
+    try:
+        return chinese_texts()[text.code].format(**values)
+    except (KeyError, ValueError):  # values of a server that is older or newer than this side
+        return str(text)
+
+
 def of_pydantic(fault: Mapping[str, Any]) -> Sentence:
     """What pydantic says is wrong, named by its type of error: one of `errors()`."""
     text = str(fault["msg"]).removeprefix("Value error, ")
     values = {name: value for name, value in fault.get("ctx", {}).items() if name != "error"}
     return Sentence(text, f"value_{fault['type']}", values)
+
+
+def word(state: str) -> Sentence:
+    """A word for the state something is in, which names itself."""
+    return Sentence(state, f"state_{state}", {})
 
 
 def as_json(said: Sentence) -> dict[str, Any]:

@@ -249,9 +249,13 @@ def test_a_fault_of_the_markup_names_point_and_column(shared_server: Address) ->
     assert reply.headers["content-type"] == "application/problem+json"
     problem = reply.json()
     assert set(problem) == {
-        "type", "title", "status", "detail", "instance", "field", "point", "column",
+        "type", "title", "status", "detail", "instance", "field", "point", "column", "code",
+        "values",
     }  # fmt: skip
     assert (problem["point"], problem["column"], problem["field"]) == ("Point1", 7, "reference")
+    # For clients that say it in another language.
+    assert problem["code"] == "rubric_crossed"
+    assert problem["values"] == {"name": "Point1", "at": 7, "other": "Point2", "there": 35}
     assert (problem["title"], problem["instance"]) == ("Unprocessable Content", "/grade")
 
 

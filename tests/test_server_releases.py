@@ -203,6 +203,11 @@ def test_nobody_objects_for_somebody_else(
     assert refused.status_code == 404
     assert refused.headers["content-type"].startswith("text/html")
     assert "of yours" in refused.text
+    chinese = student.post(
+        f"{links['s2']}/contest", data=form, headers={"Accept-Language": "zh-CN"}
+    )
+    assert "你没有答案" in chinese.text
+    assert "of yours" not in chinese.text
 
 
 def test_there_is_an_end_to_objections(

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openpyxl
 import pytest
+from conftest import serving, wait_until
 from hostile_files import REFUSED
 
+from llmarking.client import Client, Retry
 from llmarking.datasets import courses
 from llmarking.datasets.contents import whole_question
-from llmarking.errors import DataError, InputError, RequestRefused, RubricError
+from llmarking.engines.scripted import ScriptedEngine
+from llmarking.errors import DataError, InputError, RequestRefused, RubricError, ServerUnreachable
 from llmarking.rubric import parse
-from llmarking.sentences import Sentence, sentence
+from llmarking.sentences import Sentence, chinese_texts, sentence
+from llmarking.settings import ServerSettings
+from llmarking.store.database import open_store
 from llmarking.tables import files as tables
 from llmarking.tables.columns import Kind
-from llmarking.ui.faults import CHINESE, explained, put
+from llmarking.ui.faults import explained, put
 from llmarking.ui.intake import Intake, checked, targets
 
 GOLDEN = sorted(
     path for path in (Path(__file__).parent / "golden").iterdir() if ".graded" not in path.name
 )
+CHINESE = chinese_texts()
 PACKAGE = Path(__file__).resolve().parents[1] / "llmarking"
 # Names that are made and not written down.
-MADE = ("kind_", "value_")
+MADE = ("kind_", "state_", "value_")
 # What a teacher does on the pages can fail here.
 TOLD = ("tables/*.py", "rubric.py")
 
@@ -201,6 +208,71 @@ def test_a_course_at_fault_is_told_in_chinese(course: object, said: str) -> None
     with pytest.raises(DataError) as caught:
         courses.parse(course, "c.json")
     assert said in explained("zh", caught.value)
+
+
+QUESTION = {
+    "code": "Q1",
+    "text": "What is a hash table?",
+    "reference": "It <Point1:2>stores pairs<Point1:2> and <Point2:1>is fast<Point2:1>.",
+}
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, str]]:
+    """A server and a class on it that is finished."""
+    folder = tmp_path_factory.mktemp("faults")
+    with (
+        contextlib.closing(open_store(f"sqlite:///{folder / 'a.db'}")) as store,
+        serving(ScriptedEngine(), ServerSettings(), store) as server,
+        Client(str(server)) as client,
+    ):
+        answers = [{"student": "1", "name": "", "question": "Q1", "text": "It stores pairs."}]
+        job = client.create_job(
+            {"course": {"name": "7b"}, "questions": [QUESTION], "answers": answers}
+        )
+        wait_until(lambda: client.job(job.id).state == "finished")
+        yield client, job.course
+
+
+def edited(client: Client, course: str, **changes: str) -> object:
+    return client.regrade(course, [{**QUESTION, **changes}])
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda c, course: c.refit(course), "还没有确认或改动过模型的任何判定；请先决定一些答案"),
+        (lambda c, course: c.pause_job(c.jobs(course)[0].id), "评分已完成，不能再暂停"),
+        (edited, "不会影响任何分数：题目就是评分时所用的版本"),
+        (
+            lambda c, course: edited(c, course, reference="It <Point1:2>stores."),
+            "questions.0.reference：第 4 个字符处的 Point1 没有用相同的标记关闭",
+        ),
+        (
+            lambda c, course: edited(c, course, reference="x" * 200_001),
+            "questions.0.reference：最多 200000 个字符",
+        ),
+        (lambda c, course: c.questions("gone"), "没有班级 'gone'"),
+        (
+            lambda c, course: c.add_upload(course, b"", filename="a.csv", kind="answers"),
+            "文件是空的；请把内容作为请求正文发送",
+        ),
+    ],
+)
+def test_what_the_server_refuses_is_told_in_chinese(
+    ask: Callable[[Client, str], object], said: str, graded: tuple[Client, str]
+) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        ask(*graded)
+    assert explained("zh", caught.value) == said
+    assert str(caught.value) == explained("en", caught.value)
+
+
+def test_a_server_that_is_away_is_told_in_chinese() -> None:
+    client = Client("127.0.0.1:9", retry=Retry(connect=0))
+    with client, pytest.raises(ServerUnreachable) as caught:
+        client.courses()
+    assert "没有服务器应答" in explained("zh", caught.value)
 
 
 def test_what_has_no_chinese_is_told_in_english() -> None:

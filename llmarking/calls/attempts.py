@@ -19,6 +19,7 @@ import httpx
 
 from llmarking import __version__
 from llmarking.errors import InputError, RequestRefused, ServerUnreachable
+from llmarking.sentences import from_json, sentence
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT = 5.0
@@ -129,27 +130,45 @@ class Attempts:
                 return pause
         if response.is_redirect:
             raise RequestRefused(
-                f"{self._site.url} redirects to {response.headers.get('location', 'nowhere')}; "
-                "give the final address",
+                sentence(
+                    "redirects",
+                    "{url} redirects to {to}; give the final address",
+                    url=self._site.url,
+                    to=response.headers.get("location", "nowhere"),
+                ),
                 status=status,
             )
         problem = _problem(response)
         said = f"{status} {response.reason_phrase}".strip()
         if status in (502, 503, 504):
             raise ServerUnreachable(
-                f"the server at {self._site.url} is not ready: {problem.get('detail', said)}"
+                sentence(
+                    "not_ready",
+                    "the server at {url} is not ready: {why}",
+                    url=self._site.url,
+                    why=from_json(str(problem.get("detail", said)), problem),
+                )
             )
         if status == 401:
             raise RequestRefused(
-                "the server does not know this API key"
+                sentence("key_unknown", "the server does not know this API key")
                 if self._site.api_key
-                else "the server wants an API key; give it with --api-key or LLMARKING_API_KEY",
+                else sentence(
+                    "key_wanted",
+                    "the server wants an API key; give it with --api-key or LLMARKING_API_KEY",
+                ),
                 status=status,
                 problem=problem,
             )
         if not problem:
             raise RequestRefused(
-                f"{self._site.url} answered {said}; is it an LLMarking server?", status=status
+                sentence(
+                    "not_ours",
+                    "{url} answered {said}; is it an LLMarking server?",
+                    url=self._site.url,
+                    said=said,
+                ),
+                status=status,
             )
         raise refusal(problem, status)
 
@@ -166,7 +185,12 @@ class Attempts:
     def unreadable(self, error: Unreadable) -> NoReturn:
         """An answer came that no LLMarking server gives."""
         raise ServerUnreachable(
-            f"what {self._site.url} sent is no LLMarking answer, or only a part of one: {error}"
+            sentence(
+                "unreadable",
+                "what {url} sent is no LLMarking answer, or only a part of one: {why}",
+                url=self._site.url,
+                why=str(error),
+            )
         ) from error
 
     def _pause(self, budget: float, wanted: float | None = None) -> float | None:
@@ -187,22 +211,44 @@ class Attempts:
         url = self._site.url
         match error:
             case httpx.ProxyError():
-                return f"the proxy on the way to {url} refused: {error} (NO_PROXY avoids it)"
+                return sentence(
+                    "proxy",
+                    "the proxy on the way to {url} refused: {why} (NO_PROXY avoids it)",
+                    url=url,
+                    why=str(error),
+                )
             case httpx.ConnectTimeout():
-                return (
-                    f"nothing at {url} took the connection within {CONNECT_TIMEOUT:g} s; "
-                    "is the address right?"
+                return sentence(
+                    "no_connection",
+                    "nothing at {url} took the connection within {seconds:g} s; is the address "
+                    "right?",
+                    url=url,
+                    seconds=CONNECT_TIMEOUT,
                 )
             case httpx.ConnectError():
-                return (
-                    f"no server answers at {url} ({error}); start it with `python vllm_server.py`, "
-                    "or give its address with --url or LLMARKING_URL"
+                return sentence(
+                    "nobody_answers",
+                    "no server answers at {url} ({why}); start it with `python vllm_server.py`, "
+                    "or give its address with --url or LLMARKING_URL",
+                    url=url,
+                    why=str(error),
                 )
             case httpx.TimeoutException():
-                return f"the server at {url} was silent for too long; it may be overloaded"
+                return sentence(
+                    "silent",
+                    "the server at {url} was silent for too long; it may be overloaded",
+                    url=url,
+                )
         if began:
-            return f"the server at {url} broke off in the middle of an answer"
-        return f"the connection to {url} was lost before an answer ({type(error).__name__})"
+            return sentence(
+                "broke_off", "the server at {url} broke off in the middle of an answer", url=url
+            )
+        return sentence(
+            "lost_before",
+            "the connection to {url} was lost before an answer ({why})",
+            url=url,
+            why=type(error).__name__,
+        )
 
 
 class Deadline:
@@ -230,10 +276,10 @@ def refusal(problem: object, status: int = 500) -> RequestRefused:
     """The exception for a problem-details object; its own status stands where it has one."""
     said = problem if isinstance(problem, dict) else {"detail": str(problem)}
     given = said.get("status")
-    message = str(said.get("detail") or said.get("title") or f"status {status}")
+    message = from_json(str(said.get("detail") or said.get("title") or f"status {status}"), said)
     field = said.get("field")
     if field and str(field) not in message:
-        message = f"{field}: {message}"
+        message = sentence("at_field", "{field}: {why}", field=field, why=message)
     return RequestRefused(message, status=given if isinstance(given, int) else status, problem=said)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llmarking.errors import CalibrationError
+from llmarking.sentences import sentence
 
 FORMAT = "llmarking-calibration/1"
 SHIPPED = Path(__file__).parent / "calibrations"
@@ -184,7 +185,9 @@ def fit(
     if not np.isfinite(x).all():
         raise CalibrationError("every log-odds must be a finite number")
     if prior is None and (len(x) == 0 or y.min() == y.max()):
-        raise CalibrationError("verdicts of both kinds are needed to fit a calibration")
+        raise CalibrationError(
+            sentence("both_kinds", "verdicts of both kinds are needed to fit a calibration")
+        )
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)
     slope, offset = (prior.slope, prior.offset) if prior else (1.0, 0.0)
     centre = np.array([slope, offset])

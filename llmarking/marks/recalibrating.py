@@ -14,6 +14,7 @@ from llmarking.domain import Flag, Verdict
 from llmarking.errors import CalibrationError
 from llmarking.marks import calibration as calibrations
 from llmarking.marks.calibration import Calibration
+from llmarking.sentences import sentence
 
 # Without a shipped calibration there is nothing to be pulled towards but the model's bare odds.
 FEWEST_WITHOUT_PRIOR = 20
@@ -48,12 +49,22 @@ def refit(prior: Calibration | None, seen: Iterable[Confirmed], like: Calibratio
     distinct = list({(each.answer, each.point): each for each in seen}.values())
     if not distinct:
         raise CalibrationError(
-            "no verdict of a model has been confirmed or overridden yet; decide some answers first"
+            sentence(
+                "nothing_confirmed",
+                "no verdict of a model has been confirmed or overridden yet; decide some answers "
+                "first",
+            )
         )
     if prior is None and len(distinct) < FEWEST_WITHOUT_PRIOR:
         raise CalibrationError(
-            f"{len(distinct)} confirmed verdicts are too few: no calibration came with "
-            f"{like.model}, so {FEWEST_WITHOUT_PRIOR} are needed"
+            sentence(
+                "too_few_confirmed",
+                "{count} confirmed verdicts are too few: no calibration came with {model}, so "
+                "{needed} are needed",
+                count=len(distinct),
+                model=like.model,
+                needed=FEWEST_WITHOUT_PRIOR,
+            )
         )
     slope, offset = calibrations.fit(
         [each.odds for each in distinct], [each.held for each in distinct], prior=prior

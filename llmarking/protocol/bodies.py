@@ -349,7 +349,10 @@ class GradeResponse(Wire):
 
 
 class Problem(BaseModel):
-    """Problem details, RFC 9457. `field` is the path of the faulty field, if there is one."""
+    """Problem details, RFC 9457. `field` is the path of the faulty field, if there is one.
+
+    Where `detail` is one of our sentences, `code` is its name and `values` what was filled into it.
+    """
 
     type: str = "about:blank"
     title: str
@@ -357,6 +360,8 @@ class Problem(BaseModel):
     detail: str
     instance: str | None = None
     field: str | None = None
+    code: str | None = None
+    values: dict[str, Any] | None = None
     errors: list[dict[str, Any]] | None = None
 
 

@@ -24,11 +24,14 @@ from llmarking.errors import (
     StoreError,
     UnknownModelError,
 )
+from llmarking.sentences import Sentence, as_json, of_pydantic, sentence
+
+INTERNAL = sentence(
+    "internal", "something went wrong inside the server; its log has more under this request's id"
+)
 
 # Python 3.11 and 3.13 name these two differently.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
-
-INTERNAL = "something went wrong inside the server; its log has more under this request's id"
 
 
 def type_and_place(error: BaseException) -> str:
@@ -43,15 +46,19 @@ def type_and_place(error: BaseException) -> str:
 
 
 def body_of(status: int, detail: str) -> dict[str, Any]:
-    """Problem details without more than every problem has."""
+    """Problem details without more than every problem has: with a sentence also its name."""
     title = _TITLES.get(status) or HTTPStatus(status).phrase
-    return {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    body = {"type": "about:blank", "title": title, "status": status, "detail": str(detail)}
+    return body | (as_json(detail) if isinstance(detail, Sentence) else {})
 
 
 def problem(error: Exception) -> dict[str, Any]:
     """Problem details for an error; what is not ours says nothing about its inside."""
-    known = isinstance(error, LLMarkingError)
-    body = body_of(_status(error), str(error) if known else INTERNAL)
+    said: str = INTERNAL
+    if isinstance(error, LLMarkingError):
+        # What stands in a file has its place before it, which the sentence lacks.
+        said = error.message if error.message == str(error) else str(error)
+    body = body_of(_status(error), said)
     if isinstance(error, Overloaded):
         body["retry_after"] = error.retry_after
     if isinstance(error, InputError) and error.field:
@@ -148,20 +155,27 @@ def install(app: FastAPI) -> None:
 
 def _faults(error: RequestValidationError) -> dict[str, Any]:
     """All faults of a request. What was sent is not repeated: it may be a student's answer."""
-    faults = []
+    faults: list[tuple[str, str]] = []
     for fault in error.errors():
         if fault["type"] == "json_invalid":
             reason = fault.get("ctx", {}).get("error", "it can't be read")
-            message = f"the body is not JSON: {reason} at character {fault['loc'][-1]}"
-            faults.append({"field": "", "message": message})
+            message = sentence(
+                "body_no_json",
+                "the body is not JSON: {why} at character {at}",
+                why=reason,
+                at=fault["loc"][-1],
+            )
+            faults.append(("", message))
             continue
         field = ".".join(str(part) for part in fault["loc"] if part != "body")
-        faults.append({"field": field[:200], "message": fault["msg"].removeprefix("Value error, ")})
-    first = faults[0]
-    detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+        faults.append((field[:200], of_pydantic(fault)))
+    field, detail = faults[0]
+    if field:
+        detail = sentence("at_field", "{field}: {why}", field=field, why=detail)
     if len(faults) > 1:
-        detail += f" (and {len(faults) - 1} more)"
-    body = {**body_of(422, detail), "errors": faults[:20]}
-    if first["field"]:
-        body["field"] = first["field"]
+        detail = sentence("and_more", "{why} (and {count} more)", why=detail, count=len(faults) - 1)
+    listed = [{"field": field, "message": str(message)} for field, message in faults[:20]]
+    body = {**body_of(422, detail), "errors": listed}
+    if faults[0][0]:
+        body["field"] = faults[0][0]
     return body

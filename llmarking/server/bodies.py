@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmarking.protocol.problems import refuse
+from llmarking.sentences import sentence
 
 # What has arrived buys time: at this rate a large file may take as long as it needs.
 SLOWEST_BODY = 64 << 10  # bytes a second
@@ -30,7 +31,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        too_large = f"a request body may be {self._limit} bytes long"
+        too_large = sentence(
+            "body_large", "a request body may be {limit} bytes long", limit=self._limit
+        )
         declared = Headers(scope=scope).get("content-length", "0")
         # What is no number is refused by the HTTP parser, long before this.
         if declared.isdecimal() and int(declared) > self._limit:
@@ -53,7 +56,12 @@ class BodyLimit:
                     message = await receive()
             except TimeoutError:
                 status = 408
-                reason = f"the request body did not arrive: {seen} bytes in {clock() - begun:.0f} s"
+                reason = sentence(
+                    "body_slow",
+                    "the request body did not arrive: {seen} bytes in {seconds:.0f} s",
+                    seen=seen,
+                    seconds=clock() - begun,
+                )
             else:
                 if message["type"] == "http.request":
                     seen += len(message.get("body", b""))

@@ -18,6 +18,7 @@ from llmarking.marks.calibration import Calibrations
 from llmarking.models import adapters
 from llmarking.protocol.problems import type_and_place
 from llmarking.screening.screen import prepare
+from llmarking.sentences import sentence
 from llmarking.server.adapter_shelf import AdapterShelf, calibrations_of
 from llmarking.server.admission import Gate
 from llmarking.settings import ServerSettings
@@ -130,9 +131,16 @@ class Service:
             NotReady: it cannot yet.
         """
         if self.failure is not None:
-            raise EngineDead(f"the engine has failed: {self.failure}")
+            raise EngineDead(
+                sentence("engine_failed", "the engine has failed: {why}", why=self.failure)
+            )
         if self.grader is None or not self.ready.is_set():
-            raise NotReady("the model is still being loaded; /health/ready tells when it is done")
+            raise NotReady(
+                sentence(
+                    "still_loading",
+                    "the model is still being loaded; /health/ready tells when it is done",
+                )
+            )
         return self.grader
 
     def count_graded(self, graded: Graded, method: str) -> None:

@@ -11,6 +11,7 @@ from importlib.resources import files
 import jinja2
 
 from llmarking.protocol.releases import StudentAnswerResult, StudentResults
+from llmarking.sentences import chinese
 
 LANGUAGES = ("en", "zh")
 
@@ -103,6 +104,8 @@ def page(results: StudentResults, path: str, accepted: str) -> str:
 def problem_page(says: str | None, accepted: str, back: str | None = None) -> str:
     """A page for what did not work; without words of its own, that the link is dead."""
     chosen = language(accepted)
+    if says and chosen == "zh":
+        says = chinese(says)
     return _render(chosen, results=None, problem=says or TEXTS[chosen]["gone"], back=back)
 
 

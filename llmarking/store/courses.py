@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from llmarking.domain import Question
 from llmarking.errors import Conflict, InputError, NotFound
 from llmarking.protocol.bodies import WireQuestion
+from llmarking.sentences import sentence
 from llmarking.store.schema import courses, events, new_id, questions, storable
 
 
@@ -55,7 +56,8 @@ def require_course(tx: sa.Connection, course: str, *, lock: bool = False) -> sa.
     query = sa.select(courses).where(courses.c.id == course)
     row = tx.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise NotFound(f"there is no course {course!r}", field="course")
+        fault = sentence("no_course_there", "there is no course {id}", id=repr(course))
+        raise NotFound(fault, field="course")
     return row
 
 
@@ -167,7 +169,10 @@ def _content(wire: WireQuestion, field: str) -> dict[str, Any]:
     try:
         parsed = wire.question()
     except InputError as error:
-        raise InputError(f"{field}.{error.field}: {error}", field=f"{field}.reference") from error
+        fault = sentence(
+            "at_field", "{field}: {why}", field=f"{field}.{error.field}", why=error.message
+        )
+        raise InputError(fault, field=f"{field}.reference") from error
     except ValueError as error:
         raise InputError(f"{field}.examples: {error}", field=f"{field}.examples") from error
     content = {

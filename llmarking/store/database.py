@@ -33,6 +33,7 @@ from sqlalchemy.exc import (
 )
 
 from llmarking.errors import InputError, StoreError
+from llmarking.sentences import sentence
 from llmarking.store.schema import clock
 
 log = logging.getLogger("llmarking.store")
@@ -43,15 +44,22 @@ _CONNECTIONS = 16
 # "LLMARKIN": servers that start at the same time migrate one after the other.
 _MIGRATION_LOCK = 0x4C4C4D41524B494E
 
+_HELD = sentence("database_held", "another program holds the database; close it or wait")
 _SQLITE_TROUBLE = {
-    sqlite3.SQLITE_BUSY: "another program holds the database; close it or wait",
-    sqlite3.SQLITE_LOCKED: "another program holds the database; close it or wait",
-    sqlite3.SQLITE_FULL: "the disk is full; make room, work goes on by itself",
-    sqlite3.SQLITE_READONLY: "it is not allowed to write there; check owner and permissions",
-    sqlite3.SQLITE_CANTOPEN: "the file can't be opened; check that its folder exists and is ours",
-    sqlite3.SQLITE_IOERR: "the disk reports an error",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged; restore a backup",
-    sqlite3.SQLITE_NOTADB: "the file is not a database",
+    sqlite3.SQLITE_BUSY: _HELD,
+    sqlite3.SQLITE_LOCKED: _HELD,
+    sqlite3.SQLITE_FULL: sentence(
+        "disk_full", "the disk is full; make room, work goes on by itself"
+    ),
+    sqlite3.SQLITE_READONLY: sentence(
+        "may_not_write", "it is not allowed to write there; check owner and permissions"
+    ),
+    sqlite3.SQLITE_CANTOPEN: sentence(
+        "cannot_open", "the file can't be opened; check that its folder exists and is ours"
+    ),
+    sqlite3.SQLITE_IOERR: sentence("disk_error", "the disk reports an error"),
+    sqlite3.SQLITE_CORRUPT: sentence("file_damaged", "the file is damaged; restore a backup"),
+    sqlite3.SQLITE_NOTADB: sentence("no_database_file", "the file is not a database"),
 }
 
 
@@ -165,8 +173,12 @@ class Store:
                 while not _scrubbed(raw, statement):
                     if time.monotonic() > deadline:
                         raise StoreError(
-                            "what was asked for is deleted, but traces of it may be left in "
-                            f"{self.name} until the next deletion: somebody kept reading"
+                            sentence(
+                                "traces_left",
+                                "what was asked for is deleted, but traces of it may be left in "
+                                "{name} until the next deletion: somebody kept reading",
+                                name=self.name,
+                            )
                         )
                     time.sleep(0.05)
 
@@ -187,7 +199,13 @@ class Store:
         except sa.exc.IntegrityError:
             raise
         except (DBAPIError, PoolTimeout) as error:
-            raise StoreError(f"the database {self.name}: {_trouble(error)}") from None
+            fault = sentence(
+                "database_trouble",
+                "the database {name}: {why}",
+                name=self.name,
+                why=_trouble(error),
+            )
+            raise StoreError(fault) from None
 
 
 def _scrubbed(connection: sqlite3.Connection, checkpoint: str) -> bool:
@@ -207,18 +225,19 @@ def _scrubbed(connection: sqlite3.Connection, checkpoint: str) -> bool:
 
 def _trouble(error: SQLAlchemyError) -> str:
     if not isinstance(error, DBAPIError):
-        return "too many transactions are waiting for it"
+        return sentence("many_waiting", "too many transactions are waiting for it")
     original = error.orig
     code = getattr(original, "sqlite_errorcode", None)
     if code is not None:
         return _SQLITE_TROUBLE.get(code & 0xFF, f"it fails with SQLite's error {code}")
     state = getattr(original, "sqlstate", None)
     if state == "53100":
-        return "its disk is full; make room, work goes on by itself"
+        return sentence("its_disk_full", "its disk is full; make room, work goes on by itself")
     if state is None or state.startswith(("08", "57P", "28", "3D")):
         # Of a connection, so no statement is in it. One line: psycopg lists every address it tried.
         said = str(original).strip().splitlines()
-        return f"it can't be reached: {said[0] if said else 'the connection was lost'}"
+        why = said[0] if said else sentence("connection_lost", "the connection was lost")
+        return sentence("database_away", "it can't be reached: {why}", why=why)
     return f"it fails with {type(original).__name__} ({state})"
 
 

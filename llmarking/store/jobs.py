@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from llmarking.errors import Conflict, NotFound
 from llmarking.protocol.jobs import Job, JobCounts, JobResult, JobVerdict, MarkState, timestamp
+from llmarking.sentences import Sentence, sentence, word
 from llmarking.store.courses import log_event, question_of
 from llmarking.store.database import Store
 from llmarking.store.schema import (
@@ -55,7 +56,8 @@ def _row(tx: sa.Connection, job: str, *, lock: bool = False) -> sa.Row[Any]:
     query = sa.select(jobs, clock().label("now")).where(jobs.c.id == job)
     row = tx.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise NotFound(f"there is no job {job!r}", field="job")
+        fault = sentence("no_job_there", "there is no job {job}", job=repr(job))
+        raise NotFound(fault, field="job")
     return row
 
 
@@ -131,7 +133,7 @@ def _move(store: Store, job: str, before: tuple[str, ...], to: str, actor: str) 
         row = _row(tx, job, lock=True)
         already = row.state == to or (to == "queued" and row.state == "running")
         if not already and row.state not in before:
-            raise Conflict(f"the job has {row.state}: it can't be {_DONE[to]} any more")
+            raise Conflict(_over(row.state, to))
         if not already:
             times = {"finished_at": clock()} if to == "cancelled" else {}
             tx.execute(sa.update(jobs).where(jobs.c.id == job).values(state=to, **times))
@@ -140,6 +142,15 @@ def _move(store: Store, job: str, before: tuple[str, ...], to: str, actor: str) 
 
 
 _DONE = {"paused": "paused", "queued": "resumed", "cancelled": "cancelled"}
+
+
+def _over(state: str, to: str) -> Sentence:
+    return sentence(
+        "job_over",
+        "the job has {state}: it can't be {done} any more",
+        state=word(state),
+        done=word(_DONE[to]),
+    )
 
 
 def results(

@@ -21,6 +21,7 @@ from llmarking.marks import decisions
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.marks.recalibrating import Confirmed, recalibrated, refit
 from llmarking.marks.summaries import unsettled
+from llmarking.sentences import sentence, word
 from llmarking.store import overview
 from llmarking.store.courses import log_event, require_course
 from llmarking.store.marks import add_model_marks, new_mark, questions_of
@@ -226,7 +227,12 @@ def _setup(found: Iterable[Listed]) -> Setup:
         if each.model is not None and each.model["method"] == "verdict"
     )
     if not counts:
-        raise CalibrationError("the course has no marks whose probabilities could be calibrated")
+        raise CalibrationError(
+            sentence(
+                "nothing_to_calibrate",
+                "the course has no marks whose probabilities could be calibrated",
+            )
+        )
     return counts.most_common(1)[0][0]
 
 
@@ -263,13 +269,22 @@ def _row(tx: sa.Connection, course: str, calibration: str) -> sa.Row[Any]:
         )
     ).one_or_none()
     if row is None:
-        raise NotFound(f"the course has no calibration {calibration!r}", field="calibration")
+        fault = sentence(
+            "no_calibration_there", "the course has no calibration {id}", id=repr(calibration)
+        )
+        raise NotFound(fault, field="calibration")
     return row
 
 
 def _still_proposed(row: sa.Row[Any]) -> None:
     if row.state != "proposed":
-        raise Conflict(f"the calibration has been {row.state} already; ask for another one")
+        raise Conflict(
+            sentence(
+                "calibration_decided",
+                "the calibration has been {state} already; ask for another one",
+                state=word(row.state),
+            )
+        )
 
 
 def _bar(calibration: Calibration | None, risk: float) -> float:

@@ -18,6 +18,7 @@ from llmarking.errors import Conflict, InputError, NotFound
 from llmarking.marks import decisions
 from llmarking.marks.decisions import Revision, Touch
 from llmarking.protocol.bodies import WireQuestion
+from llmarking.sentences import sentence, word
 from llmarking.store.courses import log_event, newest_questions, put_questions, require_course
 from llmarking.store.jobs import ENDED
 from llmarking.store.marks import add_model_marks, new_mark, questions_of
@@ -97,7 +98,16 @@ def start(
     for number, question in enumerate(given):
         if question.code not in known:
             raise InputError(
-                f"questions.{number}.code: the course has no question {question.code!r}",
+                sentence(
+                    "at_field",
+                    "{field}: {why}",
+                    field=f"questions.{number}.code",
+                    why=sentence(
+                        "no_question_there",
+                        "the course has no question {code}",
+                        code=repr(question.code),
+                    ),
+                ),
                 field=f"questions.{number}.code",
             )
     versions = put_questions(tx, course, given, actor=actor, active=False)
@@ -105,7 +115,10 @@ def start(
     found = _touched(tx, course, versions, options["shots"], None)
     if not found:
         raise InputError(
-            "no mark would be touched: the questions are the ones that were marked by",
+            sentence(
+                "nothing_touched",
+                "no mark would be touched: the questions are the ones that were marked by",
+            ),
             field="questions",
         )
     to_read = [each for each in found if each.base is None]
@@ -205,7 +218,11 @@ def discard(tx: sa.Connection, job: str, *, actor: str) -> Trial:
     require_course(tx, row.course_id, lock=True)
     row = _job(tx, job)
     if row.proposal != "proposed":
-        raise Conflict(f"the regrade has been {row.proposal} already")
+        raise Conflict(
+            sentence(
+                "regrade_over", "the regrade has been {state} already", state=word(row.proposal)
+            )
+        )
     stopped = {} if row.state in ENDED else {"state": "cancelled", "finished_at": clock()}
     tx.execute(sa.update(jobs).where(jobs.c.id == job).values(proposal="discarded", **stopped))
     log_event(tx, row.course_id, actor, "regrade.discarded", job)
@@ -214,24 +231,41 @@ def discard(tx: sa.Connection, job: str, *, actor: str) -> Trial:
 
 def _may_apply(tx: sa.Connection, trial: Trial, versions: dict[str, str]) -> None:
     if trial.state == "reading":
-        raise Conflict("the regrade is still reading answers; wait until it is done")
+        raise Conflict(
+            sentence(
+                "regrade_reading", "the regrade is still reading answers; wait until it is done"
+            )
+        )
     if trial.state != "proposed":
-        raise Conflict(f"the regrade has been {trial.state} already; start another one")
+        raise Conflict(
+            sentence(
+                "regrade_decided",
+                "the regrade has been {state} already; start another one",
+                state=word(trial.state),
+            )
+        )
     course = trial.job.course_id
     grading = sa.exists().where(
         jobs.c.course_id == course, jobs.c.kind == "grade", jobs.c.state.not_in(ENDED)
     )
     if tx.scalar(sa.select(grading)):
         raise Conflict(
-            "a job is still grading answers of the course by the old questions; wait for it, or "
-            "cancel it"
+            sentence(
+                "still_grading",
+                "a job is still grading answers of the course by the old questions; wait for it, "
+                "or cancel it",
+            )
         )
     wanted = tx.execute(sa.select(questions).where(questions.c.id.in_(versions.values())))
     current = newest_questions(tx, course)
     for row in wanted:
         if current[row.code].version > row.version:
             raise Conflict(
-                f"question {row.code!r} has been changed since; start another regrade",
+                sentence(
+                    "question_changed",
+                    "question {code} has been changed since; start another regrade",
+                    code=repr(row.code),
+                ),
                 field="questions",
             )
 
@@ -307,5 +341,6 @@ def _last_options(tx: sa.Connection, course: str) -> dict[str, Any]:
 def _job(tx: sa.Connection, job: str) -> sa.Row[Any]:
     row = tx.execute(sa.select(jobs).where(jobs.c.id == job, jobs.c.kind == "regrade")).first()
     if row is None:
-        raise NotFound(f"there is no regrade {job!r}", field="regrade")
+        fault = sentence("no_regrade_there", "there is no regrade {id}", id=repr(job))
+        raise NotFound(fault, field="regrade")
     return row

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from llmarking.errors import Conflict, InputError, NotFound
+from llmarking.sentences import sentence
 from llmarking.store.courses import log_event, question_of, require_course
 from llmarking.store.review import History, history
 from llmarking.store.schema import (
@@ -156,24 +157,33 @@ def contest(tx: sa.Connection, token: str, answer: str, point: int | None, text:
         sa.select(answers.c.student_id).where(answers.c.id == answer).with_for_update()
     ).one_or_none()
     if row is None or row.student_id != who.student_id:
-        raise NotFound(f"there is no answer {answer[:64]!r} of yours", field="answer")
+        fault = sentence("not_yours", "there is no answer {id} of yours", id=repr(answer[:64]))
+        raise NotFound(fault, field="answer")
     found = history(tx, answer)
     if found.listed.mark is None:
-        raise Conflict("the answer has no mark yet", field="answer")
+        raise Conflict(sentence("no_mark_yet", "the answer has no mark yet"), field="answer")
     points = {each.id for each in question_of(found.question).points}
     if point is not None and point not in points:
-        raise InputError(f"the question has no point {point}", field="point")
+        fault = sentence("no_point_there", "the question has no point {point}", point=point)
+        raise InputError(fault, field="point")
     if any(row["point_id"] == point and row["state"] == "open" for row in found.contests):
-        raise Conflict("you have objected to this already; your teacher will look at it")
+        raise Conflict(
+            sentence("objected", "you have objected to this already; your teacher will look at it")
+        )
     if not text.strip():
-        raise InputError("say in a sentence what is wrong", field="text")
+        fault = sentence("say_why", "say in a sentence what is wrong")
+        raise InputError(fault, field="text")
     count = tx.scalar(
         sa.select(sa.func.count())
         .select_from(contests.join(answers, answers.c.id == contests.c.answer_id))
         .where(answers.c.student_id == who.student_id)
     )
     if int(count or 0) >= MOST_CONTESTS:
-        raise Conflict("that is more than your teacher can look at; ask her in person")
+        raise Conflict(
+            sentence(
+                "objected_much", "that is more than your teacher can look at; ask her in person"
+            )
+        )
     made = new_id()
     tx.execute(
         sa.insert(contests).values(

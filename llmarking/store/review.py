@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from llmarking.domain import Outcome, Question, Verdict
 from llmarking.errors import NotFound
 from llmarking.marks.decisions import State, state
+from llmarking.sentences import sentence
 from llmarking.store.schema import answers, contests, jobs, marks, questions, students
 
 Order = Literal["upload", "risk"]
@@ -213,7 +214,8 @@ def history(tx: sa.Connection, answer_id: str) -> History:
         NotFound: there is none of that id.
     """
     if tx.scalar(sa.select(answers.c.id).where(answers.c.id == answer_id)) is None:
-        raise NotFound(f"there is no answer {answer_id!r}", field="answer")
+        fault = sentence("no_answer_there", "there is no answer {id}", id=repr(answer_id))
+        raise NotFound(fault, field="answer")
     [found] = listed(tx, [answer_id])
     log = list(
         tx.execute(

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from llmarking.errors import Conflict, InputError
 from llmarking.protocol.jobs import JobAnswer, JobCourse, JobRequest
+from llmarking.sentences import sentence
 from llmarking.store.courses import (
     insert_course,
     log_event,
@@ -82,7 +83,9 @@ def submit(
             # Somebody was faster: with the same key, and then there is a job to be found now.
             if attempt:
                 break
-    raise Conflict("somebody else changes this course at the same moment; try again")
+    raise Conflict(
+        sentence("same_moment", "somebody else changes this course at the same moment; try again")
+    )
 
 
 def canonical_hash(value: Mapping[str, Any]) -> str:

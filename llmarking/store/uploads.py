@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from llmarking.errors import InputError, NotFound
+from llmarking.sentences import sentence
 from llmarking.store.courses import log_event, require_course
 from llmarking.store.schema import new_id, storable, uploads
 
@@ -33,7 +34,8 @@ def keep(
     """
     require_course(tx, course)
     if not content:
-        raise InputError("the file is empty; send its bytes as the body", field="body")
+        fault = sentence("file_empty", "the file is empty; send its bytes as the body")
+        raise InputError(fault, field="body")
     upload_id = new_id()
     tx.execute(
         sa.insert(uploads).values(
@@ -93,5 +95,6 @@ def save_mapping(tx: sa.Connection, upload_id: str, mapping: Mapping[str, Any], 
 def _one(tx: sa.Connection, upload_id: str, columns: Sequence[sa.ColumnElement[Any]]) -> Row:
     row = tx.execute(sa.select(*columns).where(uploads.c.id == upload_id)).mappings().first()
     if row is None:
-        raise NotFound(f"there is no file {upload_id!r}", field="upload")
+        fault = sentence("no_file_there", "there is no file {id}", id=repr(upload_id))
+        raise NotFound(fault, field="upload")
     return row

@@ -1,36 +1,15 @@
-"""What is wrong, in the visitor's language: file, line and column first, then what to do about it.
-
-The English sentences stand where faults are raised; faults.toml has a Chinese one for each of their
-names. What has none is said in English.
-"""
+"""What is wrong, in the visitor's language: where in which file, and what to do about it."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-
-from llmarking.errors import DataError, LLMarkingError, RequestRefused
-from llmarking.sentences import Sentence
+from llmarking.errors import DataError, LLMarkingError
+from llmarking.sentences import Sentence, chinese
 from llmarking.ui.texts import Language, say
-
-CHINESE: Mapping[str, str] = tomllib.loads(
-    (Path(__file__).parent / "faults.toml").read_text(encoding="utf-8")
-)
 
 
 def put(language: Language, text: str) -> str:
     """A sentence of the package in this language; any other text as it is."""
-    if language == "en" or not isinstance(text, Sentence) or text.code not in CHINESE:
-        return str(text)
-    values = {
-        name: put(language, value) if isinstance(value, str) else value
-        for name, value in text.values.items()
-    }
-    try:
-        return CHINESE[text.code].format(**values)
-    except (KeyError, ValueError):  # values of a server that is older or newer than this page
-        return str(text)
+    return chinese(text) if language == "zh" else str(text)
 
 
 def explained(language: Language, error: LLMarkingError) -> str:
@@ -38,8 +17,6 @@ def explained(language: Language, error: LLMarkingError) -> str:
     if language == "en":
         return str(error)
     said = put(language, error.message)
-    if isinstance(error, RequestRefused):
-        return said
     if not isinstance(error, DataError):
         return said
     where = [

@@ -35,6 +35,7 @@ from llmarking.protocol.courses import (
     WirePoint,
 )
 from llmarking.protocol.jobs import timestamp
+from llmarking.sentences import sentence
 from llmarking.server import apidocs
 from llmarking.server.routes.storing import actor, reading, writing
 from llmarking.server.service import service_of
@@ -82,7 +83,7 @@ def change_course(course: str, body: CourseChange, request: Request) -> Course:
     """Change what is named; null takes the server's default again."""
     fields = body.model_dump(exclude_unset=True)
     if fields.get("name", "") is None:
-        raise InputError("name: a course needs one", field="name")
+        raise InputError(sentence("name_needed", "name: a course needs one"), field="name")
 
     def work(tx: sa.Connection) -> dict[str, Any]:
         store_overview.change(tx, course, fields, actor(request))

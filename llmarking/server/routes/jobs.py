@@ -20,6 +20,7 @@ from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.jobs import files
 from llmarking.jobs.worker import Worker
 from llmarking.protocol.jobs import MAX_ANSWERS, Job, JobList, JobRequest, JobResult, JobResults
+from llmarking.sentences import sentence
 from llmarking.server import apidocs
 from llmarking.server.routes.storing import actor, store_of
 from llmarking.server.service import Service, running_beside, service_of
@@ -108,8 +109,14 @@ def _configure(
         for code, row in newest_questions(tx, course.id).items():
             if (not asked or code in asked) and len(row.examples) < body.shots:
                 raise InputError(
-                    f"shots is {body.shots}, but question {code!r} has {len(row.examples)} graded "
-                    "examples; add some or lower shots",
+                    sentence(
+                        "few_examples",
+                        "shots is {shots}, but question {code} has {count} graded examples; add "
+                        "some or lower shots",
+                        shots=body.shots,
+                        code=repr(code),
+                        count=len(row.examples),
+                    ),
                     field="shots",
                 )
         options = GradeOptions(

@@ -12,6 +12,7 @@ from llmarking.errors import InputError
 from llmarking.grading.grader import GradeOptions
 from llmarking.protocol.bodies import WireQuestion
 from llmarking.protocol.courses import Regrade, RegradeChange, RegradeRequest
+from llmarking.sentences import sentence
 from llmarking.server import apidocs
 from llmarking.server.routes.jobs import wake
 from llmarking.server.routes.storing import actor, reading, writing
@@ -42,8 +43,13 @@ def start(course: str, body: RegradeRequest, request: Request) -> Regrade:
         for code, question in newest_questions(tx, course).items():
             if given.get(code, len(question.examples)) < options["shots"]:
                 raise InputError(
-                    f"the course was graded with {options['shots']} examples, and question "
-                    f"{code!r} now has fewer",
+                    sentence(
+                        "fewer_examples",
+                        "the course was graded with {shots} examples, and question {code} now "
+                        "has fewer",
+                        shots=options["shots"],
+                        code=repr(code),
+                    ),
                     field="questions",
                 )
         chosen = GradeOptions(

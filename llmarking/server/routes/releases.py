@@ -28,6 +28,7 @@ from llmarking.protocol.releases import (
     StudentAnswerResult,
     StudentResults,
 )
+from llmarking.sentences import from_json, of_pydantic, sentence
 from llmarking.server import apidocs, student_page
 from llmarking.server.routes.review import contest as wire_contest
 from llmarking.server.routes.storing import actor, reading, writing
@@ -160,7 +161,7 @@ def _contest(token: str, request: Request, sent: bytes) -> Response:
         says = problem(error)
         return HTMLResponse(
             student_page.problem_page(
-                says["detail"], request.headers.get("accept-language", ""), page
+                from_json(says["detail"], says), request.headers.get("accept-language", ""), page
             ),
             says["status"],
             student_page.headers(),
@@ -178,7 +179,8 @@ def _new_contest(sent: bytes, from_page: bool) -> NewContest:
         InputError: it is neither, or a field is at fault.
     """
     if len(sent) > LARGEST_FORM:
-        raise InputError("an objection may be 2000 characters long", field="text")
+        fault = sentence("objection_long", "an objection may be 2000 characters long")
+        raise InputError(fault, field="text")
     try:
         if not from_page:
             return NewContest.model_validate_json(sent)
@@ -197,10 +199,13 @@ def _new_contest(sent: bytes, from_page: bool) -> NewContest:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"{field}: {first['msg']}" if field else first["msg"], field=field or None
+            sentence("at_field", "{field}: {why}", field=field, why=of_pydantic(first))
+            if field
+            else of_pydantic(first),
+            field=field or None,
         ) from None
     except ValueError:
-        raise InputError("the form can't be read") from None
+        raise InputError(sentence("form_unread", "the form can't be read")) from None
 
 
 def _wants_html(request: Request) -> bool:

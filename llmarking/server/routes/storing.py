@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from fastapi import Request
 
 from llmarking.errors import StoreError
+from llmarking.sentences import sentence
 from llmarking.store.database import Store
 
 T = TypeVar("T")
@@ -25,7 +26,11 @@ def store_of(request: Request) -> Store:
     """
     store: Store | None = request.app.state.store
     if store is None:
-        raise StoreError("this server keeps no classes: it was started without a database")
+        raise StoreError(
+            sentence(
+                "no_database", "this server keeps no classes: it was started without a database"
+            )
+        )
     return store
 
 
