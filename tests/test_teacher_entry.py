@@ -22,7 +22,7 @@ from hostile_files import REFUSED
 
 from llmarking.client import AsyncClient, Client
 from llmarking.engines.scripted import ScriptedEngine
-from llmarking.protocol.courses import AnswerPage
+from llmarking.protocol.courses import AnswerPage, Summary
 from llmarking.settings import ServerSettings
 from llmarking.store.database import open_store
 
@@ -194,7 +194,7 @@ def goto_answer(page: Page, text: str) -> None:
     )
 
 
-def test_the_queue_is_filled_once_while_the_page_opens(
+def test_the_class_is_fetched_once_while_the_page_opens(
     site: Site, visit: Callable[..., Visit], course: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled: list[str] = []
@@ -205,15 +205,33 @@ def test_the_queue_is_filled_once_while_the_page_opens(
             filled.append(course_id)
         return await fetch(self, course_id, **query)
 
+    drawn: list[float | None] = []
+    summary = AsyncClient.summary
+
+    async def noted(self: AsyncClient, course_id: str, risk: float | None = None) -> Summary:
+        drawn.append(risk)
+        return await summary(self, course_id, risk=risk)
+
     monkeypatch.setattr(AsyncClient, "answers", counted)
+    monkeypatch.setattr(AsyncClient, "summary", noted)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    httpx.patch(f"{site.server}/courses/{course}", json={"risk": 0.12}, headers=headers)
     page = visit().page
     with settled(page):
         open_review(page, site, course)
     assert filled == [course]
+    assert drawn == [0.12]
+    assert page.locator("#risk input[type=number]").input_value() == "12"
+    with settled(page):
+        page.fill("#risk input[type=number]", "3")
+        page.keyboard.press("Enter")
     page.click("#go-export")
     page.wait_for_selector(".lm-download:visible")
     page.click("#steps >> text=Review")  # whoever comes back sees what is new
     wait_until(lambda: filled == [course, course])
+    # The slider stays where the teacher has put it.
+    wait_until(lambda: drawn[-1] == 0.03)
+    assert page.locator("#risk input[type=number]").input_value() == "3"
 
 
 def test_a_decision_goes_to_identical_answers_and_comes_back(

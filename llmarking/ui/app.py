@@ -204,7 +204,12 @@ def _wire_review(parts: Parts, page: ReviewPage, whole: OverviewPage) -> None:
     )
     overview.risk.release(*look, **_QUIET)
     parts.entered["review"].select(page.fill, parts.filters, parts.drawn, **_QUIET)
-    parts.entered["review"].select(*look, **_QUIET)
+    parts.entered["review"].select(
+        whole.enter,
+        [course, overview.risk, overview.entered],
+        [overview.risk, overview.entered, *parts.pictures],
+        **_QUIET,
+    )
     proposed = [refit.proposal, refit.found, refit.apply, refit.discard]
     refit.refit.click(whole.refit, course, proposed, **_QUIET)
     refit.discard.click(whole.discard, [course, refit.proposal], proposed, **_QUIET)
@@ -276,7 +281,7 @@ def _wire_leaving(
 def _wire_frame(blocks: gr.Blocks, parts: Parts, desk: Desk) -> None:
     """What happens when the page opens, and when a class is handed in."""
     frame, uploads, grades = FramePage(desk), UploadPage(desk), GradePage(desk)
-    reviews, whole = ReviewPage(desk), OverviewPage(desk)
+    reviews = ReviewPage(desk)
     grade, review, course = parts.grade, parts.review, parts.course
     blocks.load(uploads.classes, None, parts.upload.classes, **_QUIET)
     blocks.load(reviews.choices, None, [review.which, review.flag], **_QUIET)
@@ -286,9 +291,6 @@ def _wire_frame(blocks: gr.Blocks, parts: Parts, desk: Desk) -> None:
     course.change(frame.top, course, parts.top, **_QUIET)
     course.change(grades.again, [course, grade.offset], parts.progress, **_QUIET)
     course.change(reviews.questions, course, review.question, **_QUIET)
-    course.change(whole.risk_of, course, parts.overview.risk, **_QUIET).then(
-        whole.look, [course, parts.overview.risk], parts.pictures, **_QUIET
-    )
 
 
 def create_app(

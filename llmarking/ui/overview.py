@@ -27,6 +27,7 @@ class OverviewParts(NamedTuple):
     marks: gr.HTML
     difficulty: gr.HTML
     agreement: gr.HTML
+    entered: gr.State
 
 
 class RefitParts(NamedTuple):
@@ -46,10 +47,15 @@ class OverviewPage:
         self._desk = desk
 
     @told
-    async def risk_of(self, course: str, request: gr.Request) -> Any:
-        """Where the slider stands for this course."""
-        chosen = (await self._desk.client(request).course(course)).risk if course else None
-        return RISK if chosen is None else 100 * chosen
+    async def enter(self, course: str, risk: float, entered: str, request: gr.Request) -> list[Any]:
+        """The class is opened: the slider, whose class it stands for, and what `look` returns.
+
+        It stands where the course says, until the teacher moves it.
+        """
+        if course and course != entered:
+            chosen = (await self._desk.client(request).course(course)).risk
+            risk = RISK if chosen is None else 100 * chosen
+        return [risk, course, *await self.look(course, risk, request)]
 
     @told
     async def look(self, course: str, risk: float, request: gr.Request) -> list[Any]:
@@ -164,7 +170,7 @@ def build_overview(i18n: gr.I18n, risk: gr.Slider, load: gr.HTML) -> OverviewPar
         marks = gr.HTML(elem_id="histogram")
         gr.Markdown(i18n("difficulty"), elem_classes="lm-heading")
         hard = gr.HTML(elem_id="difficulty")
-    return OverviewParts(risk, load, marks, hard, agreed)
+    return OverviewParts(risk, load, marks, hard, agreed, gr.State(""))
 
 
 def build_refit(i18n: gr.I18n) -> RefitParts:
