@@ -13,6 +13,8 @@ import psutil
 from llmarking.errors import InputError
 from llmarking.models.catalogue import GIB
 
+WORKER_EXTENSION = "llmarking.engines.vllm_worker.WorkerExtension"
+
 
 def prepare_environment(*, gpu: bool) -> None:
     """Set what vLLM reads from the environment; what the operator has set stays."""
@@ -70,6 +72,8 @@ def engine_arguments(
         "--generation-config", "vllm",
         # A class that is being graded lets everything that somebody waits for go first.
         "--scheduling-policy", "priority",
+        # A reading asks its workers for a few rows of the prompt (vllm_reading.py).
+        "--worker-extension-cls", WORKER_EXTENSION,
     ]  # fmt: skip
     if gpu:
         defaults += ["--tensor-parallel-size", str(tensor_parallel)]

@@ -24,7 +24,7 @@ from llmarking.engines.pulse import Pulse
 from llmarking.engines.tokenizing import HubTokenizer
 from llmarking.engines.vllm_adapters import VLLMAdapters
 from llmarking.engines.vllm_arguments import engine_arguments, lora_arguments, prepare_environment
-from llmarking.engines.vllm_reading import Way, read_chain, way
+from llmarking.engines.vllm_reading import Way, choose_way, read_chain, way_asked_for
 from llmarking.errors import EngineDead, EngineError, InputError
 from llmarking.models.adapters import Adapter
 
@@ -99,6 +99,7 @@ class VLLMEngine:
         # A minute of solid work: in a thread, so that the health checks answer meanwhile.
         self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
         self._engine = await asyncio.shield(self._loading)
+        self._read = await choose_way(self._engine)
         for adapter in self._first_adapters:
             await self.add_adapter(adapter)
         # Ready means that a token has come out. This also starts the task that hears of a death.
@@ -113,6 +114,7 @@ class VLLMEngine:
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         prepare_environment(gpu=self._gpu)
+        way_asked_for()
         import torch
         import transformers
         import vllm
@@ -139,7 +141,6 @@ class VLLMEngine:
         # its smallest.
         engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
         config = engine.vllm_config
-        self._read = way(config)
         self._info = EngineInfo(
             model=self._name,
             context=int(config.model_config.max_model_len),

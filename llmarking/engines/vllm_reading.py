@@ -1,4 +1,4 @@
-"""Log-probabilities out of vLLM, at the end of every tail: the three ways there are.
+"""Log-probabilities out of vLLM, at the end of every tail: the ways there are.
 
 All ask for token ids and get rows back; `run` is the engine's own way to run one request. `way`
 says which of them the vLLM at hand can take.
@@ -7,6 +7,7 @@ says which of them the vLLM at hand can take.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,8 +17,12 @@ from itertools import count
 from typing import Any, Protocol
 
 from llmarking.domain import Reading
+from llmarking.engines import vllm_first_runner
 from llmarking.engines.engine import in_background
-from llmarking.errors import EngineError
+from llmarking.engines.vllm_arguments import WORKER_EXTENSION
+from llmarking.errors import EngineError, InputError
+
+log = logging.getLogger("llmarking.engine")
 
 # Takes token ids, or the inputs of a session; sampling parameters; a name.
 Run = Callable[[Any, Any, str], AsyncIterator[Any]]
@@ -36,23 +41,68 @@ class Way(Protocol):
     ) -> Reading: ...
 
 
-def way(config: Any) -> Way:
-    """The best way for an engine with this configuration.
+WAYS = ("rows", "prompt", "session", "chain")
 
-    `LLMARKING_READING` (prompt, session or chain) overrides the choice, to compare them.
+
+def way_asked_for() -> str | None:
+    """The way that `LLMARKING_READING` names, to compare them; None where it is not set.
+
+    Raises:
+        InputError: there is no such way.
+    """
+    name = os.environ.get("LLMARKING_READING")
+    if name is not None and name not in WAYS:
+        raise InputError(f"LLMARKING_READING is {name!r} and must be one of {', '.join(WAYS)}")
+    return name
+
+
+async def choose_way(engine: Any) -> Way:
+    """The best way for an engine of vLLM's that has started, or the one that is asked for.
+
+    Raises:
+        InputError: that one can't be had here.
+    """
+    name, config = way_asked_for(), engine.vllm_config
+    lacking = await _lacking_for_rows(engine) if name in (None, "rows") else ""
+    if lacking and name is None:
+        log.warning("vLLM's workers can't score the rows of a reading alone: %s", lacking)
+    return way(config, name, lacking)
+
+
+async def _lacking_for_rows(engine: Any) -> str:
+    """Let vLLM's workers score no more rows than are wanted; what keeps them from it, if so."""
+    if engine.vllm_config.parallel_config.worker_extension_cls != WORKER_EXTENSION:
+        return "they have another extension (--worker-extension-cls)"
+    answers: list[str] = await engine.collective_rpc("score_wanted_rows")
+    return next((answer for answer in answers if answer), "")
+
+
+def way(config: Any, name: str | None, lacking: str) -> Way:
+    """A way for an engine with this configuration.
+
+    Args:
+        name: the one that is asked for, or None for the best.
+        lacking: why its workers don't score wanted rows only; empty if they do.
+
+    Raises:
+        InputError: the one that is asked for can't be had.
     """
     from vllm import SamplingParams
 
-    name = os.environ.get("LLMARKING_READING")
-    if name is None:
-        scores = hasattr(SamplingParams(), "prompt_logprob_token_ids")
-        second = getattr(config, "use_v2_model_runner", False)
-        name = "prompt" if scores and second else "chain"
-    if name == "prompt":
-        return read_prompt
+    second = getattr(config, "use_v2_model_runner", False)
+    scores = second and hasattr(SamplingParams(), "prompt_logprob_token_ids")
+    if name == "rows" and lacking:
+        raise InputError(f"LLMARKING_READING=rows can't be had: {lacking}")
+    if name == "prompt" and not scores:
+        raise InputError(
+            "LLMARKING_READING=prompt can't be had: it takes vLLM's second model runner"
+        )
     if name == "session":
         return partial(read_session, room=Room.of(config))
-    return read_chain
+    # With the second runner both ask alike; its workers score more rows or fewer.
+    if name == "prompt" or (scores and name != "chain"):
+        return read_prompt
+    return read_chain if lacking or name == "chain" else read_rows
 
 
 class Room:
@@ -197,6 +247,46 @@ async def read_chain(
     return Reading(rows, len(ids), cached)
 
 
+async def read_rows(
+    run: Run,
+    head: list[int],
+    tails: Sequence[Sequence[int]],
+    token_ids: Sequence[int],
+    request_id: str,
+) -> Reading:
+    """Read all rows in one prefill (first model runner, with our extension in its worker)."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    if not tails:
+        return await read_chain(run, head, tails, token_ids, request_id)
+    ids, wanted = _joined(head, tails)
+    for attempt, fresh in enumerate((False, True)):
+        params = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            # Where the cache reaches beyond a row (the same answer again), ask once more without.
+            **vllm_first_runner.asked(wanted, token_ids, fresh=fresh),
+        )
+        async for output in run(ids, params, f"{request_id}.{attempt}"):
+            rows = vllm_first_runner.told(output, len(wanted), len(token_ids))
+            if rows is not None:
+                return Reading(rows, len(ids), output.num_cached_tokens or 0)
+    raise EngineError("vLLM returned no scores for the prompt")
+
+
+def _joined(head: Sequence[int], tails: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+    """Head and tails as one prompt, and where in it the head and every tail end."""
+    ids = list(head)
+    ends = [len(ids) - 1]
+    for tail in tails:
+        ids += tail
+        ends.append(len(ids) - 1)
+    return ids, ends
+
+
 async def read_prompt(
     run: Run,
     head: list[int],
@@ -204,18 +294,14 @@ async def read_prompt(
     token_ids: Sequence[int],
     request_id: str,
 ) -> Reading:
-    """Read all rows from the prompt's own logits in one prefill (second model runner only)."""
+    """Read all rows in one prefill (second model runner, whose vLLM scores tokens of a prompt)."""
     import numpy as np
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     if not tails:
         return await read_chain(run, head, tails, token_ids, request_id)
-    ids = list(head)
-    wanted = [len(ids) - 1]
-    for tail in tails:
-        ids += tail
-        wanted.append(len(ids) - 1)
+    ids, wanted = _joined(head, tails)
     start = wanted[0]
     # One row for each prompt token from the first reading on; -1 leaves a row unread.
     grid = np.full((len(ids) - 1 - start, len(token_ids)), -1, dtype=np.int64)
