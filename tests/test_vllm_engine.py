@@ -168,8 +168,8 @@ def test_a_conversation_goes_through_the_models_own_template(server: Server) -> 
 # Choices
 
 
-def odds(server: Server, prompt: str, *choices: str) -> float:
-    (options,) = generate(server, prompt=prompt, choices=list(choices))["choices"]
+def odds(server: Server, prompt: str, *choices: str, **more: Any) -> float:
+    (options,) = generate(server, prompt=prompt, choices=list(choices), **more)["choices"]
     assert [o["text"] for o in options] == list(choices)
     assert sum(o["probability"] for o in options) == pytest.approx(1)
     return math.log(options[0]["probability"] / options[1]["probability"])
@@ -390,6 +390,21 @@ def test_the_engine_answers_with_the_adapter_that_is_named(server: Server) -> No
     assert (marked["adapter"], marked["adapter_version"]) == ("one", version)
 
 
+async def test_rows_of_one_prompt_are_read_with_the_adapter_that_is_named(server: Server) -> None:
+    """P(a b) / P(a c) = P(b | a) / P(c | a), by one prefill and by a request of its own."""
+    names = ("start", "one", "two")
+    chained = await asyncio.gather(
+        *(
+            asyncio.to_thread(odds, server, "The", " sky is blue", " sky is red", adapter=name)
+            for name in names
+        )
+    )
+    apart = [odds(server, "The sky is", " blue", " red", adapter=name) for name in names]
+    assert chained == pytest.approx(apart, abs=0.25)  # bfloat16
+    low, middle, high = sorted(apart)
+    assert min(middle - low, high - middle) > 0.05
+
+
 async def test_adapters_in_one_batch_do_not_mix(server: Server) -> None:
     """Nor do they touch a request without one, as they do on a CPU where no place stays empty."""
     names = (None, "start", "one", "two")
@@ -473,13 +488,33 @@ def probe(test_model: Path) -> Iterator[tuple[Server, dict[str, Any]]]:
     process.stop()
 
 
-def test_readings_in_a_chain_are_those_of_separate_prompts(
+def test_readings_of_one_prompt_are_those_of_separate_prompts(
     probe: tuple[Server, dict[str, Any]],
 ) -> None:
     _, told = probe
     assert len(told["together"]) == len(told["apart"]) == 3
     for together, apart in zip(told["together"], told["apart"], strict=True):
         assert together == pytest.approx(apart, abs=0.15)  # bfloat16
+
+
+def test_one_prefill_reads_what_a_request_for_each_point_reads(
+    probe: tuple[Server, dict[str, Any]],
+) -> None:
+    """Also in several steps, when the cache has it all, and beside others that want scores."""
+    ways = probe[1]["ways"]
+    assert ways["way"]
+    counts = [1, 2, 3, 4] * 3
+    for name in ("session", "rows", "again", "mixed"):
+        assert [len(rows) for rows in ways[name]] == counts
+        for found, chained in zip(ways[name], ways["chain"], strict=True):
+            for row, expected in zip(found, chained, strict=True):
+                # The same to the bit where both computed the same pieces; else bfloat16.
+                assert row == pytest.approx(expected, abs=0.06), name
+    # The rows of a prompt are further apart than that.
+    (first, second), *_ = ways["chain"][1::4]
+    assert abs(first[0] - second[0]) > 0.2
+    for alone, beside in zip(ways["prompts"], ways["mixed_prompts"], strict=True):
+        assert beside == pytest.approx(alone, abs=0.06)
 
 
 def test_readings_take_nothing_from_texts_in_the_same_batch(

@@ -11,8 +11,17 @@ from typing import Any
 import pytest
 
 from llmarking.engines.engine import in_background
-from llmarking.engines.vllm_reading import Room, read_chain, read_prompt, read_session, way
-from llmarking.errors import EngineError
+from llmarking.engines.vllm_arguments import WORKER_EXTENSION
+from llmarking.engines.vllm_reading import (
+    Room,
+    Way,
+    choose_way,
+    read_chain,
+    read_prompt,
+    read_rows,
+    read_session,
+)
+from llmarking.errors import EngineError, InputError
 
 
 async def settle() -> None:
@@ -177,27 +186,142 @@ async def test_one_point_needs_no_session() -> None:
     )
 
 
-def config(*, second_runner: bool) -> Any:
-    return SimpleNamespace(
+def scored(*numbers: float, cached: int = 0) -> Any:
+    places = [None, *({7: SimpleNamespace(logprob=number)} for number in numbers)]
+    return SimpleNamespace(prompt_logprobs=places, num_cached_tokens=cached)
+
+
+@pytest.mark.usefixtures("vllm")
+async def test_rows_are_the_ends_of_head_and_tails_in_one_prompt() -> None:
+    async def run(prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
+        assert prompt == [1, 2, 3, 4, 5, 6]
+        assert list(params.extra_args.values()) == [{"rows": [2, 3, 5], "token_ids": [7, 8]}]
+        assert params.skip_reading_prefix_cache is False
+        yield scored(-0.1, -2.0, -0.2, -3.0, -0.3, -4.0, cached=2)
+
+    reading = await read_rows(run, [1, 2, 3], [[4], [5, 6]], [7, 8], "r")
+    assert reading.logprobs == [[-0.1, -2.0], [-0.2, -3.0], [-0.3, -4.0]]
+    assert (reading.prompt_tokens, reading.cached_tokens) == (6, 2)
+
+
+@pytest.mark.usefixtures("vllm")
+async def test_rows_that_the_cache_held_are_asked_for_once_more_without_it() -> None:
+    fresh = []
+
+    async def run(prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
+        fresh.append((params.skip_reading_prefix_cache, request_id))
+        first = float("nan") if len(fresh) == 1 else -0.1
+        yield scored(first, -2.0, -0.2, -3.0)
+
+    reading = await read_rows(run, [1, 2], [[4]], [7, 8], "r")
+    assert reading.logprobs == [[-0.1, -2.0], [-0.2, -3.0]]
+    assert fresh == [(False, "r.0"), (True, "r.1")]
+
+
+@pytest.mark.usefixtures("vllm")
+async def test_rows_that_never_come_are_a_failure_and_no_verdict() -> None:
+    async def run(prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
+        yield scored(-0.1, -2.0)
+
+    with pytest.raises(EngineError, match="no scores"):
+        await read_rows(run, [1, 2], [[4]], [7, 8], "r")
+
+
+@pytest.mark.usefixtures("vllm")
+async def test_one_point_needs_no_rows_of_the_prompt() -> None:
+    async def run(prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
+        assert not hasattr(params, "prompt_logprobs")
+        yield output((-0.5, -1.0), cached=1)
+
+    assert (await read_rows(run, [1, 2], [], [7, 8], "r")).logprobs == [[-0.5, -1.0]]
+
+
+def engine(*answers: str, second_runner: bool, extension: str = WORKER_EXTENSION) -> Any:
+    """An engine of vLLM's whose workers say this when they shall score wanted rows only."""
+
+    async def collective_rpc(method: str) -> list[str]:
+        assert method == "score_wanted_rows"
+        return list(answers)
+
+    config = SimpleNamespace(
         use_v2_model_runner=second_runner,
+        parallel_config=SimpleNamespace(worker_extension_cls=extension),
         cache_config=SimpleNamespace(num_gpu_blocks=10, block_size=16),
         model_config=SimpleNamespace(max_model_len=64),
         scheduler_config=SimpleNamespace(max_num_seqs=4),
     )
+    return SimpleNamespace(vllm_config=config, collective_rpc=collective_rpc)
 
 
 @pytest.mark.usefixtures("vllm")
-def test_the_way_follows_from_what_the_engine_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answers", "second_runner", "best"),
+    [
+        ([""], True, read_prompt),
+        (["unknown"], True, read_prompt),
+        ([""], False, read_rows),
+        (["", "unknown"], False, read_chain),
+    ],
+)
+async def test_the_best_way_follows_from_what_runner_and_workers_can_do(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    answers: list[str],
+    second_runner: bool,
+    best: Way,
+) -> None:
     monkeypatch.delenv("LLMARKING_READING", raising=False)
-    assert way(config(second_runner=True)) is read_prompt
-    assert way(config(second_runner=False)) is read_chain
-    monkeypatch.setenv("LLMARKING_READING", "session")
-    assert way(config(second_runner=True)).func is read_session  # type: ignore[attr-defined]
+    assert await choose_way(engine(*answers, second_runner=second_runner)) is best
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == ("unknown" in answers)
+    assert all("alone: unknown" in line for line in lines)
 
 
-def test_a_release_without_scores_for_the_prompt_gets_a_request_a_point(
+@pytest.mark.usefixtures("vllm")
+async def test_workers_with_an_extension_of_the_operators_are_not_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LLMARKING_READING", raising=False)
+    other = engine("", second_runner=False, extension="their.Extension")
+    other.collective_rpc = None
+    assert await choose_way(other) is read_chain
+
+
+@pytest.mark.usefixtures("vllm")
+async def test_a_way_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, ways in (
+        ("rows", (read_rows, read_prompt)),
+        ("prompt", (None, read_prompt)),
+        ("session", (read_session, read_session)),
+        ("chain", (read_chain, read_chain)),
+    ):
+        monkeypatch.setenv("LLMARKING_READING", name)
+        for second_runner, expected in zip((False, True), ways, strict=True):
+            if expected is not None:
+                chosen: Any = await choose_way(engine("", second_runner=second_runner))
+                assert getattr(chosen, "func", chosen) is expected
+
+
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("rows", "rows can't be had: unknown"),
+        ("prompt", "takes vLLM's second model runner"),
+        ("row", "'row' and must be one of rows, prompt, session, chain"),
+    ],
+)
+async def test_a_way_that_is_asked_for_and_cant_be_had_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    monkeypatch.setenv("LLMARKING_READING", name)
+    with pytest.raises(InputError, match=says):
+        await choose_way(engine("unknown", second_runner=False))
+
+
+async def test_a_release_without_scores_for_the_prompt_gets_a_request_a_point(
     vllm: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LLMARKING_READING", raising=False)
     vars(vllm)["SamplingParams"] = lambda: SimpleNamespace(logprob_token_ids=None)
-    assert way(config(second_runner=True)) is read_chain
+    assert await choose_way(engine("its runner can't", second_runner=True)) is read_chain

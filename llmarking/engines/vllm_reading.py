@@ -50,7 +50,7 @@ def way_asked_for() -> str | None:
     Raises:
         InputError: there is no such way.
     """
-    name = os.environ.get("LLMARKING_READING")
+    name = os.environ.get("LLMARKING_READING") or None
     if name is not None and name not in WAYS:
         raise InputError(f"LLMARKING_READING is {name!r} and must be one of {', '.join(WAYS)}")
     return name
@@ -99,10 +99,12 @@ def way(config: Any, name: str | None, lacking: str) -> Way:
         )
     if name == "session":
         return partial(read_session, room=Room.of(config))
-    # With the second runner both ask alike; its workers score more rows or fewer.
-    if name == "prompt" or (scores and name != "chain"):
+    if name == "chain":
+        return read_chain
+    # The second runner is asked alike, whether its workers score more rows or fewer.
+    if scores:
         return read_prompt
-    return read_chain if lacking or name == "chain" else read_rows
+    return read_chain if second or lacking else read_rows
 
 
 class Room:
