@@ -62,11 +62,28 @@ async def choose_way(engine: Any) -> Way:
     Raises:
         InputError: that one can't be had here.
     """
+    from vllm import SamplingParams
+
     name, config = way_asked_for(), engine.vllm_config
-    lacking = await _lacking_for_rows(engine) if name in (None, "rows") else ""
-    if lacking and name is None:
+    second = getattr(config, "use_v2_model_runner", False)
+    scores = second and hasattr(SamplingParams(), "prompt_logprob_token_ids")
+    if name == "prompt" and not scores:
+        raise InputError(
+            "LLMARKING_READING=prompt can't be had: it takes vLLM's second model runner"
+        )
+    if name is None and scores:
+        name = "prompt"
+    if name in (None, "rows"):
+        lacking = await _lacking_for_rows(engine)
+        if not lacking:
+            # The second runner is asked alike, whether its workers score more rows or fewer.
+            return read_prompt if second else read_rows
+        if name == "rows":
+            raise InputError(f"LLMARKING_READING=rows can't be had: {lacking}")
         log.warning("vLLM's workers can't score the rows of a reading alone: %s", lacking)
-    return way(config, name, lacking)
+    if name == "session":
+        return partial(read_session, room=Room.of(config))
+    return read_prompt if name == "prompt" else read_chain
 
 
 async def _lacking_for_rows(engine: Any) -> str:
@@ -75,36 +92,6 @@ async def _lacking_for_rows(engine: Any) -> str:
         return "they have another extension (--worker-extension-cls)"
     answers: list[str] = await engine.collective_rpc("score_wanted_rows")
     return next((answer for answer in answers if answer), "")
-
-
-def way(config: Any, name: str | None, lacking: str) -> Way:
-    """A way for an engine with this configuration.
-
-    Args:
-        name: the one that is asked for, or None for the best.
-        lacking: why its workers don't score wanted rows only; empty if they do.
-
-    Raises:
-        InputError: the one that is asked for can't be had.
-    """
-    from vllm import SamplingParams
-
-    second = getattr(config, "use_v2_model_runner", False)
-    scores = second and hasattr(SamplingParams(), "prompt_logprob_token_ids")
-    if name == "rows" and lacking:
-        raise InputError(f"LLMARKING_READING=rows can't be had: {lacking}")
-    if name == "prompt" and not scores:
-        raise InputError(
-            "LLMARKING_READING=prompt can't be had: it takes vLLM's second model runner"
-        )
-    if name == "session":
-        return partial(read_session, room=Room.of(config))
-    if name == "chain":
-        return read_chain
-    # The second runner is asked alike, whether its workers score more rows or fewer.
-    if scores:
-        return read_prompt
-    return read_chain if second or lacking else read_rows
 
 
 class Room:
