@@ -112,6 +112,7 @@ def first_runner(model: Model) -> Any:
     """As vLLM's first model runner; `passed_on` are the names that its own method was asked for."""
     runner = SimpleNamespace(
         model=model,
+        device=torch.device("cpu"),
         requests={},
         num_prompt_logprobs={},
         input_batch=SimpleNamespace(req_id_to_index={}),

@@ -168,6 +168,7 @@ def test_scores_that_lack_something_are_none(numbers: list[float]) -> None:
     [
         (lambda runner: delattr(runner, "query_start_loc"), "no query_start_loc"),
         (lambda runner: setattr(runner, "_get_prompt_logprobs_dict", print), "other arguments"),
+        (lambda runner: setattr(runner, "device", torch.device("meta")), "on a CPU only"),
         (
             lambda runner: setattr(runner.cache_config, "kv_sharing_fast_prefill", True),
             "leaves rows",

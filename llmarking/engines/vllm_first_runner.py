@@ -62,7 +62,14 @@ def score_wanted_rows(runner: Any) -> None:
     original = getattr(runner, _METHOD)
     lacking = [
         name
-        for name in ("num_prompt_logprobs", "requests", "query_start_loc", "input_batch", "model")
+        for name in (
+            "num_prompt_logprobs",
+            "requests",
+            "query_start_loc",
+            "input_batch",
+            "model",
+            "device",
+        )
         if not hasattr(runner, name)
     ]
     if "in_progress_prompt_logprobs_cpu" not in {f.name for f in fields(CachedRequestState)}:
@@ -71,6 +78,8 @@ def score_wanted_rows(runner: Any) -> None:
         raise NotImplementedError(f"its runner has no {', '.join(lacking)}")
     if list(inspect.signature(original).parameters) != ["hidden_states", "num_scheduled_tokens"]:
         raise NotImplementedError(f"its {_METHOD} takes other arguments")
+    if runner.device.type != "cpu":
+        raise NotImplementedError("its first runner has been tried on a CPU only")
     if runner.cache_config.kv_sharing_fast_prefill:
         raise NotImplementedError("--kv-sharing-fast-prefill leaves rows of the prompt out")
     head = Head(runner.model)
@@ -198,9 +207,8 @@ def _fill(head: Head, hidden_states: Any, parts: Sequence[Part]) -> None:
     ids = [
         [*part.token_ids, *[0] * (width - len(part.token_ids))] for part in parts for _ in part.rows
     ]
-    device = hidden_states.device
-    places = torch.tensor([p for part in parts for p in part.places], device=device)
-    columns = torch.tensor(ids, device=device)
+    places = torch.tensor([place for part in parts for place in part.places])
+    columns = torch.tensor(ids)
     found = []
     for some, of in zip(places.split(CHUNK), columns.split(CHUNK), strict=True):
         logits = head(hidden_states, some)
@@ -208,6 +216,6 @@ def _fill(head: Head, hidden_states: Any, parts: Sequence[Part]) -> None:
         if logits is None:
             return
         found.append(logits.log_softmax(dim=-1, dtype=torch.float32).gather(-1, of))
-    numbers = torch.cat(found).cpu()
+    numbers = torch.cat(found)
     for part, own in zip(parts, numbers.split([len(p.rows) for p in parts]), strict=True):
         part.numbers[part.rows] = own[:, : len(part.token_ids)]
