@@ -210,6 +210,30 @@ def test_nobody_objects_for_somebody_else(
     assert "of yours" not in chinese.text
 
 
+def test_an_objection_to_a_decided_mark_waits_for_another_decision(
+    teacher: TestClient, student: TestClient, school: ClassInStore
+) -> None:
+    path = release(teacher)["s2"]
+    answer = student.get(path).json()["answers"][0]["id"]
+    stands = teacher.get(f"/answers/{answer}").json()["mark_id"]
+    verdicts = {"verdicts": {"1": True, "2": False}, "expected_mark_id": stands}
+    assert teacher.post(f"/answers/{answer}/decision", json=verdicts).status_code == 200
+
+    def waiting() -> list[str]:
+        query = {"order": "risk", "state": "undecided"}
+        rows = teacher.get("/courses/c/answers", params=query).json()["answers"]
+        return [row["id"] for row in rows]
+
+    others = waiting()
+    assert answer not in others
+    sent = student.post(f"{path}/contest", json={"answer": answer, "point": 2, "text": "I did."})
+    assert sent.status_code == 201
+    assert waiting() == [answer, *others]
+    closed = teacher.post(f"/contests/{sent.json()['id']}", json={"state": "upheld"})
+    assert closed.status_code == 200
+    assert waiting() == others
+
+
 def test_there_is_an_end_to_objections(
     teacher: TestClient,
     student: TestClient,

@@ -417,6 +417,9 @@ def test_students_get_links_and_what_they_contest_comes_first(
     assert len(links) == 3
     mine = httpx.get(links[0]).json()
     [answer] = mine["answers"]
+    # One that the teacher has decided comes back to her.
+    shown = site.client.answer(answer["id"])
+    site.client.decide(shown.id, {"1": True, "2": False}, expected_mark_id=shown.mark_id)
     sent = {"answer": answer["id"], "point": 2, "text": f"I did say so. {EVIL}"}
     assert httpx.post(f"{links[0]}/contest", json=sent).status_code == 201
     page.click("#steps >> text=Review")

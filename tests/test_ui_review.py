@@ -34,6 +34,13 @@ def test_what_is_decided_is_passed_over_among_the_undecided_only() -> None:
     assert everything.current == "a1"
 
 
+def test_what_a_student_objects_to_is_not_settled() -> None:
+    made = queue("proposed", "confirmed", "confirmed", "proposed")
+    made.rows[2] = made.rows[2].model_copy(update={"contested": True})
+    made.step(1)
+    assert made.current == "a2"
+
+
 def test_the_list_shows_what_became_of_an_answer() -> None:
     made = queue("proposed", "proposed")
     made.update(detail(id="a1", position=1, state="overridden", mark=0.0))

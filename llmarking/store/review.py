@@ -80,8 +80,11 @@ def course_answers(
     wanted = [answers.c.course_id == course]
     if which == "contested":
         wanted.append(_CONTESTED)
-    elif which != "all":
-        wanted.append(_DECIDED if which == "decided" else sa.not_(_DECIDED))
+    elif which == "decided":
+        wanted.append(_DECIDED)
+    elif which == "undecided":
+        # Who objects to a decision waits for another one.
+        wanted.append(sa.or_(sa.not_(_DECIDED), _CONTESTED))
     if flag is not None:
         wanted.append(sa.cast(marks.c.flags, sa.Text).contains(f'"{flag}"', autoescape=True))
     if question is not None:

@@ -201,7 +201,8 @@ def preview(intake: Intake, language: Language) -> str:
     if intake.found is None:
         return ""
     rows = "".join(
-        f'<tr><td class="lm-number">{answer.line}</td><td>{escape(answer.student or "")}</td>'
+        f'<tr><td class="lm-number">{answer.line}</td>'
+        f"<td class='lm-name'>{escape(answer.student or '')}</td>"
         f"<td class='lm-name'>{escape(answer.name or '')}</td><td>{escape(answer.question)}</td>"
         f'<td class="lm-cut">{escape((answer.text or "")[:200])}</td></tr>'
         for answer in intake.found.answers[:SHOWN]

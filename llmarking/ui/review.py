@@ -58,7 +58,8 @@ class Queue:
 
     def settled(self, row: AnswerRow) -> bool:
         """Whether this row needs no more of the teacher, under the filter that is chosen."""
-        return self.which == "undecided" and row.state in ("confirmed", "overridden")
+        decided = row.state in ("confirmed", "overridden") and not row.contested
+        return self.which == "undecided" and decided
 
     def step(self, by: int) -> None:
         """Move, passing over what is settled, and stay inside."""
