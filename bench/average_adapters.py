@@ -42,14 +42,18 @@ def main() -> int:
     if len(weights) != len(args.adapters):
         parser.error(f"{len(weights)} weights for {len(args.adapters)} adapters")
     changes, config = [], {}
-    for folder in args.adapters:
-        path = adapters.read(folder).path
+    given = [adapters.read(folder) for folder in args.adapters]
+    for what in ("base", "prompt"):
+        if len(found := {getattr(adapter, what) for adapter in given}) > 1:
+            parser.error(f"the adapters have different {what}s: {', '.join(sorted(found))}")
+    for path in (adapter.path for adapter in given):
         config = json.loads((path / "adapter_config.json").read_text())
         tensors = load_file(path / "adapter_model.safetensors")
         changes.append((tensors, config["lora_alpha"] / config["r"]))
     mean, kept = averaged(changes, weights, args.rank)
     args.out.mkdir(parents=True, exist_ok=True)
-    save_file(mean, args.out / "adapter_model.safetensors", metadata={"format": "pt"})
+    metadata = {"format": "pt", "prompt": given[0].prompt}
+    save_file(mean, args.out / "adapter_model.safetensors", metadata=metadata)
     config |= {"r": args.rank, "lora_alpha": args.rank}
     (args.out / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
     print(f"{args.out}: rank {args.rank}, {kept:.1%} of the squared change of the weights kept")

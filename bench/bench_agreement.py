@@ -31,6 +31,7 @@ from llmarking.datasets import finding as datasets
 from llmarking.domain import Flag
 from llmarking.engines.vllm_engine import VLLMEngine
 from llmarking.grading.grader import GradeOptions, Grader
+from llmarking.grading.prompting import PLAIN_VERDICT
 from llmarking.marks import calibration
 from llmarking.marks.overlap import PointWords
 from llmarking.metrics.calibration import expected_calibration_error
@@ -125,6 +126,7 @@ async def main() -> int:
     saved: dict[str, Any] = {
         "model": spec.name,
         "adapter": adapter,
+        "prompt": used.prompt if used else PLAIN_VERDICT,
         "versions": engine.info.versions,
     }
     print(f"{spec.name}, adapter {adapter}, {engine.info.versions}")

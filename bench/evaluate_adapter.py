@@ -35,7 +35,7 @@ from llmarking.datasets import finding as datasets
 from llmarking.domain import Question, StudentAnswer
 from llmarking.engines.tokenizing import HubTokenizer
 from llmarking.errors import CalibrationError
-from llmarking.grading.prompting import shot_name, versions
+from llmarking.grading.prompting import PLAIN_VERDICT, shot_name
 from llmarking.marks import calibration
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.metrics.agreement import point_metrics
@@ -221,11 +221,11 @@ def _marks(
     return marks
 
 
-def _calibrations(model: str, name: str, folder: Path | None) -> dict[int, Any]:
+def _calibrations(model: str, version: str, folder: Path | None) -> dict[int, Any]:
     """An adapter's own: beside it, or shipped with the package under its name."""
     known: dict[int, Any] = {}
     for shots in (0, 1, 3):
-        prompt = f"verdict/{shot_name(shots)}.{versions('verdict')[-1]}"
+        prompt = f"verdict/{shot_name(shots)}.{version}"
         places = [calibration.SHIPPED] if folder is None else [folder / "calibrations"]
         for place in (*places, calibration.SHIPPED):
             found = Calibrations(place).find(model, folder.name if folder else None, prompt)
@@ -254,7 +254,7 @@ def main() -> int:
     spec = catalogue.resolve(args.model)
     folder = Path(args.weights) if args.weights else hub.fetch(spec).path
     device = args.device or training_model.default_device()
-    renderer = Renderer(HubTokenizer.from_folder(folder), 8192)
+    tokenizer = HubTokenizer.from_folder(folder)
     all_figures: dict[str, Any] = {"model": spec.name, "device": device}
     for text in args.adapters:
         name, _, path = text.partition("=")
@@ -262,7 +262,9 @@ def main() -> int:
         started = time.perf_counter()
         base = training_model.load_base(folder, device)
         model = training_model.with_adapter(base, used.path) if used else base.eval()
-        known = _calibrations(spec.name, name, used.path if used else None)
+        version = used.prompt if used else PLAIN_VERDICT
+        renderer = Renderer(tokenizer, 8192, version=version)
+        known = _calibrations(spec.name, version, used.path if used else None)
         reader = Reader(model, renderer, device, args.batch_tokens, known)
         print(f"{name} (calibrations for {sorted(known)} examples):", flush=True)
         mine: dict[str, Any] = {}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llmarking.grading.prompting import shot_name, versions
+from llmarking.grading.prompting import shot_name
 from llmarking.marks.calibration import (
     SHIPPED,
     Calibration,
@@ -61,7 +61,7 @@ def main() -> int:
         weighed = list(map(weigh, odds, shares))
         slope, offset = fit(weighed, labels, weights=weights)
         fair = left_out(weighed, labels, groups, weights=weights)
-        prompt = f"verdict/{shot_name(shots)}.{versions('verdict')[-1]}"
+        prompt = f"verdict/{shot_name(shots)}.{saved['prompt']}"
         calibration = Calibration(
             model=saved["model"],
             adapter=adapter,

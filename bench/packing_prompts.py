@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from llmarking.domain import GradedExample, Point, Question, StudentAnswer
 from llmarking.engines.engine import Tokenizer
-from llmarking.grading.prompting import ClassPrompt, Template, class_prompt, versions
+from llmarking.grading.prompting import PLAIN_VERDICT, ClassPrompt, Template, class_prompt
 from llmarking.training.data import Balance, Group
 from llmarking.training.rows import DECOY_WEIGHT, Row, Segment, filled
 
@@ -110,7 +110,7 @@ class Phrased(Template):
     """
 
     def __init__(self, shots: int, packing: Packing, wording: Wording) -> None:
-        super().__init__("verdict", shots, versions("verdict")[-1])
+        super().__init__("verdict", shots, PLAIN_VERDICT)
         self._wording = wording
         self._tail = "{id}. =" if packing.tail == "number" else wording.tail
 

@@ -50,7 +50,13 @@ from llmarking.datasets import finding as datasets
 from llmarking.domain import Message, Question, StudentAnswer
 from llmarking.grading import prose
 from llmarking.grading.grader import PROSE_TOKENS_PER_POINT
-from llmarking.grading.prompting import Slots, Template, class_prompt, versions
+from llmarking.grading.prompting import (
+    PLAIN_VERDICT,
+    Slots,
+    Template,
+    class_prompt,
+    versions,
+)
 from llmarking.models import adapters, catalogue, hub
 from llmarking.models.merging import merged_folder
 
@@ -99,6 +105,7 @@ class Setup:
     Attributes:
         model: what `vllm_server.py -m` takes; `base` and `graded` are the folders behind it.
         flags: for every engine alike.
+        prompt: version of the verdict prompt.
     """
 
     model: str
@@ -108,6 +115,7 @@ class Setup:
     gpu: bool
     prose_tokens: int | None
     threads: int
+    prompt: str
 
 
 def main() -> int:
@@ -157,6 +165,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--prose-tokens", type=int, help="with --dummy: tokens of prose for each point"
     )
+    parser.add_argument(
+        "--prompt", help="version of the verdict prompt (default: that of the model's adapter)"
+    )
     parser.add_argument("--out", type=Path, help="a JSON file that collects the phases")
     parser.add_argument("flags", nargs="*", help="after --: further flags for every engine")
     args = parser.parse_args()
@@ -177,7 +188,7 @@ def _setup(args: argparse.Namespace) -> Iterator[Setup]:
     spec = catalogue.resolve(args.model)
     fetched = hub.fetch(spec)
     base = graded = fetched.path
-    model = args.model
+    model, prompt = args.model, args.prompt or PLAIN_VERDICT
     with tempfile.TemporaryDirectory() as scratch:
         if args.dummy:
             base = graded = dummy_folder(args.shape, fetched.path, Path(scratch))
@@ -185,7 +196,10 @@ def _setup(args: argparse.Namespace) -> Iterator[Setup]:
             flags += ["--load-format", "dummy"]
         elif (adapter := adapters.shipped(spec)) and not args.gpu:
             graded = merged_folder(fetched.path, fetched.digest, adapter)
-        yield Setup(model, base, graded, tuple(flags), args.gpu, args.prose_tokens, args.threads)
+            prompt = args.prompt or adapter.prompt
+        yield Setup(
+            model, base, graded, tuple(flags), args.gpu, args.prose_tokens, args.threads, prompt
+        )
 
 
 def pairs(courses: Sequence[str], most: int | None) -> Iterator[tuple[Question, StudentAnswer]]:
@@ -230,7 +244,8 @@ def _run(phases: Sequence[str], setup: Setup, work: Work) -> Iterator[tuple[str,
             # A server of its own for each: nothing is remembered of the phase before.
             with tempfile.TemporaryDirectory() as scratch:
                 database = f"sqlite:///{scratch}/jobs.db"
-                with ours(setup.model, ["--database-url", database, *setup.flags]) as url:
+                ways = ["--database-url", database, "--prompt", setup.prompt]
+                with ours(setup.model, [*ways, *setup.flags]) as url:
                     go = _grade_at_once if phase == "c" else _job
                     yield phase, asyncio.run(go(url, work))
 
@@ -411,7 +426,7 @@ async def _bare(phases: Sequence[str], setup: Setup, work: Work) -> dict[str, Ta
     from llmarking.engines.vllm_engine import shut_down
 
     tokenizer = HubTokenizer.from_folder(setup.graded)
-    template = Template("verdict", 0, versions("verdict")[-1])
+    template = Template("verdict", 0, setup.prompt)
     arguments = engine_arguments(
         setup.graded, "model", setup.flags, gpu=setup.gpu, context=32_768, tensor_parallel=1
     )

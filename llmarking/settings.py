@@ -29,6 +29,7 @@ class ServerSettings:
         adapter_folder: where adapters lie that may be loaded while the server runs.
         max_adapter: bytes of an adapter's weights.
         body_seconds: how long a request body may take, before what its size adds.
+        prompt: version of the verdict prompt for a model without adapter.
         stall_seconds: how long the engine may be silent over its work and still count as ready.
     """
 
@@ -48,6 +49,7 @@ class ServerSettings:
     max_adapter: int = 1 << 30
     body_seconds: float = 30.0
     stall_seconds: float = 300.0
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:

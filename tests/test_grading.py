@@ -34,7 +34,9 @@ from llmarking.grading.grader import (
     PointDecided,
     PointExplained,
 )
+from llmarking.grading.prompting import versions
 from llmarking.marks.calibration import Calibration, Calibrations
+from llmarking.models.adapters import Adapter
 from llmarking.sharing import Shared
 
 ANSWER = "A stack is LIFO and push takes constant time."
@@ -211,6 +213,24 @@ def calibrated(tmp_path: Path, **values: Any) -> Calibrations:
 
 def newest() -> str:
     return Grader(Engine())._version["verdict"]
+
+
+async def test_an_adapter_is_asked_in_the_prompt_that_it_was_trained_in(tmp_path: Path) -> None:
+    Calibration("scripted", "verdict/zeroshot.v2", "new", offset=9.0).save(tmp_path / "new.json")
+    engine = Engine(1.0)
+    new = Adapter("new", tmp_path, "scripted", 8, "1" * 12, prompt="v2")
+    await engine.add_adapter(new)
+    grader = Grader(engine, Calibrations(tmp_path))
+    asked = []
+    for adapter in (None, "new"):
+        graded = await grader.grade(QUESTION, ANSWER, GradeOptions(adapter=adapter))
+        asked.append((graded.prompt_version, graded.calibration is not None))
+    assert asked == [("verdict/zeroshot.v1", False), ("verdict/zeroshot.v2", True)]
+    # The one says a point beside its verdict, the other has said it before the answer.
+    assert engine.reads[0] != engine.reads[1]
+    assert grader.calibration_for(0, "new") is not None
+    prose = await grader.grade(QUESTION, ANSWER, GradeOptions(method="prose", adapter="new"))
+    assert prose.prompt_version == f"prose/zeroshot.{versions('prose')[-1]}"
 
 
 async def test_a_calibration_turns_odds_into_probabilities_and_may_turn_a_verdict(

@@ -110,7 +110,7 @@ def test_a_run_leaves_an_adapter_with_its_papers(
     said: list[str] = []
     metrics = training.finetune(request, said.append)
     adapter = adapters.read(request.out)
-    assert (adapter.base, adapter.rank) == ("org/tiny", 4)
+    assert (adapter.base, adapter.rank, adapter.prompt) == ("org/tiny", 4, "v2")
     assert metrics["steps"] >= 5
     assert metrics["data"][0]["train"]["questions"] == 5
     assert metrics["data"][0]["held_out"]["questions"] == 1
@@ -297,7 +297,8 @@ def test_an_older_prompt_can_be_trained(request_for: Callable[..., training.Requ
     assert training.finetune(request, quiet)["prompt"] == "verdict/zeroshot.v1"
     found = calibration.load(request.out / "calibrations" / "marker.zeroshot.json")
     assert found.prompt == "verdict/zeroshot.v1"
-    with pytest.raises(PromptError, match=r"versions of verdict: v1"):
+    assert adapters.read(request.out).prompt == "v1"
+    with pytest.raises(PromptError, match=r"versions of verdict: v1, v2"):
         training.finetune(request_for("other", prompt="v77"), quiet)
 
 

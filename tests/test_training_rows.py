@@ -12,6 +12,7 @@ import pytest
 from llmarking.domain import GradedExample, Point, Question, Reading, StudentAnswer
 from llmarking.engines.scripted import ScriptedEngine
 from llmarking.grading.grader import GradeOptions, Grader
+from llmarking.grading.prompting import versions
 from llmarking.training.data import Balance, Group
 from llmarking.training.rows import Mixer, Renderer, Row, batches, shuffled, with_decoys
 from llmarking.training.settings import TrainingSettings
@@ -62,11 +63,13 @@ class Listener(ScriptedEngine):
         return await super().read(ids, tails, token_ids, **options)
 
 
+@pytest.mark.parametrize("version", versions("verdict"))
 @pytest.mark.parametrize("shots", [0, 1, 3])
-async def test_a_row_holds_the_tokens_that_the_grader_sends(renderer: Renderer, shots: int) -> None:
+async def test_a_row_holds_the_tokens_that_the_grader_sends(version: str, shots: int) -> None:
     engine = Listener()
     await engine.start()
-    grader = Grader(engine)
+    grader = Grader(engine, prompt=version)
+    renderer = Renderer(engine.tokenizer, 4000, version=version)
     rows = renderer.rows(GROUP, shots, per_row=8)
     assert [len(row.segments) for row in rows] == [3]
     for student, segment in zip(GROUP.answers, rows[0].segments, strict=True):

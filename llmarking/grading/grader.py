@@ -30,10 +30,18 @@ from llmarking.engines.engine import Engine, last
 from llmarking.errors import EngineError, InputError, PromptTooLong
 from llmarking.grading import prose
 from llmarking.grading.explaining import explain
-from llmarking.grading.prompting import ClassPrompt, Template, class_prompt, versions
+from llmarking.grading.prompting import (
+    PLAIN_VERDICT,
+    ClassPrompt,
+    Method,
+    Template,
+    class_prompt,
+    versions,
+)
 from llmarking.grading.request_ids import request_id
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.marks.overlap import PointWords
+from llmarking.models.adapters import Adapter
 from llmarking.screening.screen import Screening, screen
 from llmarking.sharing import Shared, in_order
 
@@ -105,6 +113,8 @@ class Grader:
     """Grades answers on an engine.
 
     Args:
+        prompt: version of the verdict prompt for a model without adapter. An adapter is asked in
+            the one that it was trained in.
         remember: how many readings are kept, so that the same answer again costs nothing and gets
             the same mark.
     """
@@ -115,12 +125,17 @@ class Grader:
         calibrations: Calibrations | None = None,
         *,
         default_adapter: str | None = None,
+        prompt: str = PLAIN_VERDICT,
         remember: int = 50_000,
     ) -> None:
         self._engine = engine
         self._calibrations = calibrations or Calibrations()
         self._default_adapter = default_adapter
-        self._version = {method: versions(method)[-1] for method in ("verdict", "prose", "explain")}
+        self._version = {
+            "verdict": prompt,
+            "prose": versions("prose")[-1],
+            "explain": versions("explain")[-1],
+        }
         self._classes: OrderedDict[tuple[str, str], tuple[ClassPrompt, PointWords]] = OrderedDict()
         self._readings = Shared(remember)
 
@@ -195,10 +210,10 @@ class Grader:
             UnknownModelError: the adapter is not loaded.
         """
         info = self._engine.info
-        template = Template(options.method, options.shots, self._version[options.method])
         verdicts = options.method == "verdict"
         adapter = options.adapter or (self._default_adapter if verdicts else None)
         used = info.adapter(adapter)
+        template = self._template(options.method, options.shots, used)
         calibration = options.calibration or self._calibration(template.name, adapter)
         return Setup(
             info.model,
@@ -211,8 +226,15 @@ class Grader:
 
     def calibration_for(self, shots: int, adapter: str | None) -> Calibration | None:
         """The calibration that a grade with these options would use."""
-        template = Template("verdict", shots, self._version["verdict"])
-        return self._calibration(template.name, adapter or self._default_adapter)
+        adapter = adapter or self._default_adapter
+        used = self._engine.info.adapters.get(adapter) if adapter else None
+        return self._calibration(self._template("verdict", shots, used).name, adapter)
+
+    def _template(self, method: Method, shots: int, adapter: Adapter | None) -> Template:
+        version = self._version[method]
+        if method == "verdict" and adapter is not None:
+            version = adapter.prompt
+        return Template(method, shots, version)
 
     def calibrated_prompts(self, adapter: str) -> list[str]:
         """The prompt templates that an adapter has a calibration for."""
@@ -240,7 +262,7 @@ class Grader:
     ) -> Graded:
         setup = self.setup(options)
         adapter, calibration, version = setup.adapter, setup.calibration, setup.adapter_version
-        template = Template("verdict", options.shots, self._version["verdict"])
+        template = self._template("verdict", options.shots, self._engine.info.adapter(adapter))
         bar = self._bar(calibration, options.risk)
         shots = options.shots
         if Flag.EMPTY in screening.flags and not any(c.isalnum() for c in screening.text):

@@ -24,6 +24,8 @@ from llmarking.errors import PromptError
 
 PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
 Method = Literal["verdict", "prose", "explain"]
+# A model that was not trained to mark needs to see what a point says beside its verdict.
+PLAIN_VERDICT = "v1"
 
 # Private-use characters: no template holds them (checked when it is read), and other people's text
 # is never searched for them.

@@ -17,6 +17,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 # peft's own prefix, then the path of a weight in the model, then which half of the product it is.
 PREFIX = "base_model.model."
+# What an adapter whose file does not tell was trained in: there was no other then.
+FIRST_PROMPT = "v1"
 HALVES = (".lora_A.weight", ".lora_B.weight")
 
 
@@ -27,6 +29,7 @@ class Adapter:
     Attributes:
         base: the model it was trained for, as its configuration calls it.
         version: the first 12 digits of the SHA-256 of its weights.
+        prompt: the version of the verdict prompt that it was trained in.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Adapter:
     base: str
     rank: int
     version: str
+    prompt: str = FIRST_PROMPT
 
 
 def read(path: Path, name: str | None = None) -> Adapter:
@@ -56,7 +60,19 @@ def read(path: Path, name: str | None = None) -> Adapter:
             digest = hashlib.file_digest(weights, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{name} is no adapter: {WEIGHTS} is missing") from error
-    return Adapter(name, path, base, rank, digest[:12])
+    return Adapter(name, path, base, rank, digest[:12], _prompt(path / WEIGHTS))
+
+
+def _prompt(weights: Path) -> str:
+    """What the weights' own header says of the prompt."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as tensors:
+            return str((tensors.metadata() or {}).get("prompt", FIRST_PROMPT))
+    except (SafetensorError, OSError):
+        # `check_fit` says what is wrong with a damaged file, before anything is served from it.
+        return FIRST_PROMPT
 
 
 def _check_kind(name: str, config: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from llmarking.engines.engine import Engine
 from llmarking.engines.scripted import ScriptedEngine
 from llmarking.errors import HubError, InputError, LLMarkingError
+from llmarking.grading.prompting import PLAIN_VERDICT, versions
 from llmarking.models import adapters, catalogue, hub
 from llmarking.models.adapters import Adapter
 from llmarking.models.memory import check_memory, gpu_gib, ram_gib, usable_gib
@@ -126,6 +127,13 @@ def parser() -> argparse.ArgumentParser:
         help="grade with the bare model, without the shipped adapter",
     )
     p.add_argument(
+        "--prompt",
+        choices=versions("verdict"),
+        default=PLAIN_VERDICT,
+        help="version of the verdict prompt for a model without adapter; an adapter is asked in "
+        "the one that it was trained in (default: %(default)s)",
+    )
+    p.add_argument(
         "--enable-lora",
         action="store_true",
         help="take adapters while the server runs: POST /adapters, with an admin key",
@@ -179,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             admin_keys=keys(flags.admin_key, "LLMARKING_ADMIN_KEYS"),
             adapter_folder=_adapter_folder(flags),
             stall_seconds=flags.stall_seconds,
+            prompt=flags.prompt,
             max_queue=flags.max_queue,
             drain_seconds=flags.drain_seconds,
             default_adapter=default_adapter,

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from llmarking.engines.engine import Engine
 from llmarking.errors import EngineDead
 from llmarking.grading.grader import Graded, Grader
+from llmarking.grading.prompting import PLAIN_VERDICT
 from llmarking.marks.calibration import Calibrations
 from llmarking.models import adapters
 from llmarking.protocol.problems import type_and_place
@@ -109,7 +110,12 @@ class Service:
         self.shelf = AdapterShelf(
             self.engine, calibrations, self.settings.adapter_folder, self.settings.max_adapter
         )
-        return Grader(self.engine, calibrations, default_adapter=self.settings.default_adapter)
+        return Grader(
+            self.engine,
+            calibrations,
+            default_adapter=self.settings.default_adapter,
+            prompt=self.settings.prompt or PLAIN_VERDICT,
+        )
 
     async def close(self) -> None:
         """Give back what was held besides the engine, which has stopped."""

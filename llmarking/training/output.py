@@ -53,14 +53,18 @@ know that. Left out: every question with a threshold from the others.
 """  # noqa: E501  # a table's row is one line
 
 
-def shrink(folder: Path) -> str:
-    """Keep the adapter's weights in 16 bits; returns their SHA-256."""
+def shrink(folder: Path, prompt: str) -> str:
+    """Keep the adapter's weights in 16 bits; returns their SHA-256.
+
+    Args:
+        prompt: the version of the verdict prompt that was trained, noted in the file.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
     path = folder / WEIGHTS
     weights = {name: w.to(torch.bfloat16).contiguous() for name, w in load_file(path).items()}
-    save_file(weights, path, metadata={"format": "pt"})
+    save_file(weights, path, metadata={"format": "pt", "prompt": prompt})
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

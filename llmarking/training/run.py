@@ -111,7 +111,7 @@ def finetune(request: Request, report: Report) -> dict[str, Any]:
     )
     log = training_loop.train(model, todo, settings, checkpoints, device, report)
     training_model.save(model, request.out, request.base)
-    digest = training_output.shrink(request.out)
+    digest = training_output.shrink(request.out, renderer.version)
     results = _calibrated(request, model, todo, held, device, report, renderer.version)
     metrics = {
         "format": "llmarking-training/1",
