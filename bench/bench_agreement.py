@@ -3,7 +3,8 @@
 
 Reads every point's log-odds with the real engine, then reports what the shipped calibration makes
 of them, and what one fitted on the other questions of the same course would. Course names are
-those of `llmarking.datasets`.
+those of `llmarking.datasets`. A question without graded examples of its own lends some of its
+answers where examples are wanted; those are not asked about then.
 
     python bench/bench_agreement.py --courses EXAMPLE
     python bench/bench_agreement.py --courses INT CPT --shots 0 1 3 --save odds.json
@@ -16,9 +17,10 @@ import asyncio
 import json
 import math
 import os
+import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 
 from llmarking.datasets import finding as datasets
-from llmarking.domain import Flag
+from llmarking.domain import Flag, Question, StudentAnswer
 from llmarking.engines.vllm_engine import VLLMEngine
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.grading.prompting import PLAIN_VERDICT
@@ -38,6 +40,7 @@ from llmarking.metrics.calibration import expected_calibration_error
 from llmarking.models import adapters, catalogue, hub
 from llmarking.models.merging import merged_folder
 from llmarking.screening.screen import screen
+from llmarking.training.data import Group, with_examples
 
 PLAIN = calibration.Calibration(model="", prompt="")
 
@@ -51,12 +54,14 @@ async def odds_of(
     Args:
         grader: one that knows no calibration, so that the log-odds are the model's alone.
     """
-    by_code = {q.code: q for q in course.questions}
-    words = {q.code: PointWords(q) for q in course.questions}
-    answers = [a for a in course.answers if a.verdicts]
+    parts = list(with_lent(course, shots))
+    words = {group.question.code: PointWords(group.question) for group in parts}
+    answers = [(group.question, answer) for group in parts for answer in group.answers]
 
-    async def one(answer: Any) -> list[tuple[float, float | None, bool, str]]:
-        question = by_code[answer.question_code]
+    async def one(
+        question: Question, answer: StudentAnswer
+    ) -> list[tuple[float, float | None, bool, str]]:
+        assert answer.verdicts
         options = GradeOptions(shots=min(shots, len(question.examples)), adapter=adapter)
         graded = await grader.grade(question, answer.text, options)
         screening = screen(answer.text, question)
@@ -69,12 +74,23 @@ async def odds_of(
             if v.point.id in answer.verdicts
         ]
 
-    rows = [row for rows in await asyncio.gather(*map(one, answers)) for row in rows]
+    rows = [row for rows in await asyncio.gather(*(one(*a) for a in answers)) for row in rows]
     odds, shares, labels, groups = (list(column) for column in zip(*rows, strict=True))
     return {
         "odds": odds, "shares": shares, "labels": labels, "groups": groups,
         "answers": [len(answers)],
     }  # fmt: skip
+
+
+def with_lent(course: datasets.Course, shots: int) -> Iterator[Group]:
+    """Questions with their graded answers and, where it can be, with so many graded examples.
+
+    The same answers are lent at every call.
+    """
+    for question in course.questions:
+        answers = tuple(a for a in course.answers_to(question) if a.verdicts)
+        group = Group(course.name, question, answers)
+        yield with_examples(group, shots, random.Random(f"{course.name}/{question.code}")) or group
 
 
 def figures(p: Sequence[float], labels: Sequence[bool]) -> dict[str, float]:
