@@ -128,10 +128,13 @@ def test_requests_of_others_go_on_to_vllms_own_method() -> None:
     steps = Steps(Model())
     steps.add("a", 4, **asked([1, 3], [7, 8], fresh=False))
     steps.add("theirs", 4, prompt_logprobs=1)
-    steps.add("also theirs", 4, prompt_logprobs=1, extra_args={"other": 1})
-    assert steps.step(a=2, theirs=4) == {"theirs", "also theirs"}
+    (ours,) = asked([1], [7], fresh=False)["extra_args"]
+    # Under the name of ours, but nothing that we ask for.
+    for name, extra in (("other", {"other": 1}), ("list", {ours: [1, 2]}), ("word", {ours: "a"})):
+        steps.add(name, 4, prompt_logprobs=1, extra_args=extra)
+    assert steps.step(a=2, theirs=4) == {"theirs", "other", "list", "word"}
     assert steps.step(a=2) == {"a"}
-    assert steps.runner.passed_on == [["also theirs", "theirs"], []]
+    assert steps.runner.passed_on == [["list", "other", "theirs", "word"], []]
     assert steps.found["theirs"] == "its own"
     assert steps.told("a", 2, 2) == steps.expected("a", [1, 3], [7, 8])
 

@@ -169,9 +169,11 @@ def _scores(
 
 
 def _wanted(runner: Any, name: str) -> dict[str, list[int]] | None:
+    """What `asked` put into a request; None in a request of others."""
     params = runner.requests[name].sampling_params
-    wanted: dict[str, list[int]] | None = (params.extra_args or {}).get(_KEY)
-    return wanted
+    wanted = (params.extra_args or {}).get(_KEY)
+    # vLLM's own routes let clients put words, numbers and lists under any name, but no dict.
+    return wanted if isinstance(wanted, dict) else None
 
 
 def _part(runner: Any, name: str, begin: int, end: int) -> Part | None:

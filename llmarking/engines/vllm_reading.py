@@ -244,26 +244,57 @@ async def read_rows(
     request_id: str,
 ) -> Reading:
     """Read all rows in one prefill (first model runner, with our extension in its worker)."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    if not tails:
+        return await read_chain(run, head, tails, token_ids, request_id)
+    ids, wanted = _joined(head, tails)
+
+    def asked(fresh: bool) -> dict[str, Any]:
+        return vllm_first_runner.asked(wanted, token_ids, fresh=fresh)
+
+    def told(output: Any) -> list[list[float]] | None:
+        return vllm_first_runner.told(output, len(wanted), len(token_ids))
+
+    return await _prefill(run, ids, request_id, asked, told)
+
+
+async def read_prompt(
+    run: Run,
+    head: list[int],
+    tails: Sequence[Sequence[int]],
+    token_ids: Sequence[int],
+    request_id: str,
+) -> Reading:
+    """Read all rows in one prefill (second model runner, whose vLLM scores tokens of a prompt)."""
+    import numpy as np
 
     if not tails:
         return await read_chain(run, head, tails, token_ids, request_id)
     ids, wanted = _joined(head, tails)
-    for attempt, fresh in enumerate((False, True)):
-        params = SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            # Where the cache reaches beyond a row (the same answer again), ask once more without.
-            **vllm_first_runner.asked(wanted, token_ids, fresh=fresh),
-        )
-        async for output in run(ids, params, f"{request_id}.{attempt}"):
-            rows = vllm_first_runner.told(output, len(wanted), len(token_ids))
-            if rows is not None:
-                return Reading(rows, len(ids), output.num_cached_tokens or 0)
-    raise EngineError("vLLM returned no scores for the prompt")
+    start = wanted[0]
+    # One row for each prompt token from the first reading on; -1 leaves a row unread.
+    grid = np.full((len(ids) - 1 - start, len(token_ids)), -1, dtype=np.int64)
+    for row in wanted[:-1]:
+        grid[row - start] = token_ids
+
+    def asked(fresh: bool) -> dict[str, Any]:
+        return {
+            "logprob_token_ids": list(token_ids),
+            "prompt_logprob_token_ids": grid,
+            "prompt_logprob_start": start,
+            "skip_reading_prefix_cache": fresh,
+        }
+
+    def told(output: Any) -> list[list[float]] | None:
+        scores = output.prompt_token_id_logprobs
+        if scores is None:
+            return None
+        last = output.outputs[0].logprobs[0]
+        return [
+            *([float(x) for x in scores[row - start]] for row in wanted[:-1]),
+            [last[token].logprob for token in token_ids],
+        ]
+
+    return await _prefill(run, ids, request_id, asked, told)
 
 
 def _joined(head: Sequence[int], tails: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
@@ -276,46 +307,35 @@ def _joined(head: Sequence[int], tails: Sequence[Sequence[int]]) -> tuple[list[i
     return ids, ends
 
 
-async def read_prompt(
+async def _prefill(
     run: Run,
-    head: list[int],
-    tails: Sequence[Sequence[int]],
-    token_ids: Sequence[int],
+    ids: list[int],
     request_id: str,
+    asked: Callable[[bool], dict[str, Any]],
+    told: Callable[[Any], list[list[float]] | None],
 ) -> Reading:
-    """Read all rows in one prefill (second model runner, whose vLLM scores tokens of a prompt)."""
-    import numpy as np
+    """One request for all rows of a prompt, or two.
+
+    Cached blocks are welcome as long as they end before the first row that is read. Where they
+    reach further (the same answer again), its scores are missing: ask once more without the cache.
+
+    Args:
+        asked: sampling parameters that ask for the rows, with the prefix cache left unread or not.
+        told: the rows in an output; None where some are missing.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    if not tails:
-        return await read_chain(run, head, tails, token_ids, request_id)
-    ids, wanted = _joined(head, tails)
-    start = wanted[0]
-    # One row for each prompt token from the first reading on; -1 leaves a row unread.
-    grid = np.full((len(ids) - 1 - start, len(token_ids)), -1, dtype=np.int64)
-    for row in wanted[:-1]:
-        grid[row - start] = token_ids
     for attempt, fresh in enumerate((False, True)):
         params = SamplingParams(
             max_tokens=1,
             temperature=0.0,
             detokenize=False,
-            logprob_token_ids=list(token_ids),
-            prompt_logprob_token_ids=grid,
-            prompt_logprob_start=start,
-            # Cached blocks are welcome as long as they end before the first row that is read.
-            # Where they reach further (the same answer again), vLLM drops the scores: ask once
-            # more without.
-            skip_reading_prefix_cache=fresh,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            **asked(fresh),
         )
         async for output in run(ids, params, f"{request_id}.{attempt}"):
-            scores = output.prompt_token_id_logprobs
-            if scores is None:
-                break
-            rows = [[float(x) for x in scores[row - start]] for row in wanted[:-1]]
-            last = output.outputs[0].logprobs[0]
-            rows.append([last[token].logprob for token in token_ids])
-            return Reading(rows, len(ids), output.num_cached_tokens or 0)
+            rows = told(output)
+            if rows is not None:
+                return Reading(rows, len(ids), output.num_cached_tokens or 0)
     raise EngineError("vLLM returned no scores for the prompt")
