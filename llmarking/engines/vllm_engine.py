@@ -255,7 +255,7 @@ class VLLMEngine:
     async def _run(
         self, prompt: Sequence[int] | AsyncGenerator[Any], params: Any, request_id: str, lora: Any
     ) -> AsyncGenerator[Any]:
-        from vllm import TokensPrompt
+        from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         from llmarking.engines.vllm_versions import REFUSALS
@@ -263,8 +263,11 @@ class VLLMEngine:
         if self._engine is None:
             raise EngineDead("the engine is not running")
         self._pulse.begin(request_id)
+        # Made for this request alone: vLLM need not copy them to their depth.
+        params.skip_clone = True
         stream = self._engine.generate(
-            TokensPrompt(prompt_token_ids=list(prompt)) if isinstance(prompt, Sequence) else prompt,
+            # As its renderer would leave it; a prompt that vLLM has to look at takes a thread.
+            tokens_input(list(prompt)) if isinstance(prompt, Sequence) else prompt,
             params,
             request_id,
             lora_request=lora,
