@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import cProfile
 import json
-import multiprocessing
 import pstats
 import socket
 import sys
@@ -34,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import httpx
 import uvicorn
 
+from bench.load import Senders
 from bench.serving import machine
 from bench.throughput import Work, pairs
 from llmarking.calls.call import question_body
@@ -89,6 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("-m", "--model", default=catalogue.default_model().name)
     parser.add_argument("--courses", nargs="+", default=["data/training", "EXAMPLE"])
     parser.add_argument("--answers", type=int, help="no more than these")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
@@ -96,7 +97,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     args = parser.parse_args()
     work = Work(tuple(pairs(args.courses, args.answers)))
-    spec = catalogue.default_model()
+    spec = catalogue.resolve(args.model)
     engine = InstantEngine(HubTokenizer.from_folder(hub.fetch(spec).path), spec.name)
     found: dict[str, Any] = {
         "machine": machine(),
@@ -115,25 +116,13 @@ def main() -> int:
 
 def _measured(way: str, engine: InstantEngine, work: Work, *, profile: bool) -> dict[str, float]:
     """Serve, let clients in another process send everything, and look at the clocks."""
-    bodies = WAYS[way](work)
     with _serving(engine, profile=profile) as url:
-        ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        process = multiprocessing.get_context("spawn").Process(
-            target=_client, args=(url, way, bodies, theirs)
-        )
-        process.start()
-        theirs.close()  # so that the end of the clients is an error here and no silence
-        ours.recv()  # imports are done, a connection is open
-        wall, cpu = time.perf_counter(), time.process_time()
-        ours.send("go")
-        ours.recv()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        process.join()
+        seconds, cpu = WAYS[way](url, work)
     count = len(work.pairs)
     return {
-        "answers_per_second": round(count / wall, 1),
+        "answers_per_second": round(count / seconds, 1),
         "cpu_ms_per_answer": round(1000 * cpu / count, 3),
-        "wall_ms_per_answer": round(1000 * wall / count, 3),
+        "wall_ms_per_answer": round(1000 * seconds / count, 3),
     }
 
 
@@ -175,7 +164,16 @@ def _grade_bodies(work: Work) -> list[bytes]:
     ]
 
 
-def _job_bodies(work: Work) -> list[bytes]:
+def _grade(url: str, work: Work) -> tuple[float, float]:
+    """Seconds that all answers took through /grade, and processor seconds of this process."""
+    with Senders(url, "/grade", _grade_bodies(work), processes=1, at_once=AT_ONCE) as senders:
+        cpu = time.process_time()
+        seconds = senders.send()
+        return seconds, time.process_time() - cpu
+
+
+def _job(url: str, work: Work) -> tuple[float, float]:
+    """The same as one class. The client is in this process: it asks ten times a second."""
     codes = {id(q): f"q{n}" for n, q in enumerate({id(q): q for q, _ in work.pairs}.values())}
     questions = {codes[id(q)]: {**question_body(q), "code": codes[id(q)]} for q, _ in work.pairs}
     answers = [
@@ -183,40 +181,19 @@ def _job_bodies(work: Work) -> list[bytes]:
         for n, (q, answer) in enumerate(work.pairs)
     ]
     body = {"course": {"name": "bench"}, "questions": [*questions.values()], "answers": answers}
-    return [json.dumps(body).encode()]
+    with httpx.Client(base_url=url, timeout=None, trust_env=False) as http:
+        content = json.dumps(body).encode()
+        started, cpu = time.perf_counter(), time.process_time()
+        json_body = {"content-type": "application/json"}
+        job = http.post("/jobs", content=content, headers=json_body).raise_for_status().json()
+        while job["state"] not in ("finished", "cancelled"):
+            time.sleep(0.1)
+            job = http.get(f"/jobs/{job['id']}").json()
+        http.get(f"/jobs/{job['id']}/results", params={"limit": 100_000}).raise_for_status()
+        return time.perf_counter() - started, time.process_time() - cpu
 
 
-WAYS: dict[str, Callable[[Work], list[bytes]]] = {"grade": _grade_bodies, "job": _job_bodies}
-
-
-def _client(url: str, way: str, bodies: list[bytes], pipe: Any) -> None:
-    asyncio.run(_send(url, way, bodies, pipe))
-
-
-async def _send(url: str, way: str, bodies: list[bytes], pipe: Any) -> None:
-    limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-    async with httpx.AsyncClient(
-        base_url=url, timeout=None, limits=limits, headers={"content-type": "application/json"}
-    ) as http:
-        (await http.get("/health/ready")).raise_for_status()
-        pipe.send("ready")
-        pipe.recv()
-        places = asyncio.Semaphore(AT_ONCE)
-
-        async def one(body: bytes) -> None:
-            async with places:
-                (await http.post("/grade", content=body)).raise_for_status()
-
-        if way == "grade":
-            await asyncio.gather(*map(one, bodies))
-        else:
-            job = (await http.post("/jobs", content=bodies[0])).raise_for_status().json()
-            while job["state"] not in ("finished", "cancelled"):
-                await asyncio.sleep(0.1)
-                job = (await http.get(f"/jobs/{job['id']}")).json()
-            results = await http.get(f"/jobs/{job['id']}/results", params={"limit": 100_000})
-            results.raise_for_status()
-        pipe.send("done")
+WAYS: dict[str, Callable[[str, Work], tuple[float, float]]] = {"grade": _grade, "job": _job}
 
 
 async def _stages(engine: InstantEngine, work: Work) -> dict[str, float]:

@@ -2,8 +2,8 @@
 """Answers per second, the original's way and ours, on the same model, answers and machine.
 
     a  prose, 10 threads, each a request to our server's /generate (the original's way)
-    b  prose, everything at once, to vLLM's own server (`vllm serve`)
-    c  verdicts through /grade, everything at once;  j  the same as one class, POST /jobs
+    b  prose, 1,000 requests at a time, to vLLM's own server (`vllm serve`)
+    c  verdicts through /grade, 1,000 at a time;  j  the same as one class, POST /jobs
     d  verdicts' token ids on the bare engine: a request for each point, everything at once
     e  the least there is to compute: one prefill for each answer, nothing read
 
@@ -13,6 +13,10 @@ from it. Prose is written by the base model and verdicts are read from the model
     python bench/throughput.py --courses EXAMPLE --answers 40 --out results/throughput/cpu.json
     python bench/throughput.py --phases c j --out results/throughput/cpu.json
     python bench/throughput.py --shape 7b --dummy --courses data/training EXAMPLE --out …
+
+Requests of b and c are sent alike: --at-once at a time, because a server can't accept thousands of
+connections in one moment, from --senders processes, because one would be the limit before either
+server is. How busy the busiest of them was is kept (senders_busy).
 
 Prose is as long as the model writes it, up to 96 tokens a point and 64 more. How long it was, and
 how many replies that cut off, is kept. On two cores take 40 answers or fewer: prose takes minutes.
@@ -41,10 +45,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import httpx
 
+from bench.load import Senders
 from bench.serving import machine, ours, stock
 from bench.shapes import dummy_folder
 from llmarking.calls.call import question_body
-from llmarking.client import AsyncClient, Client
+from llmarking.client import Client
 from llmarking.console.demo_server import signals_end_the_block
 from llmarking.datasets import finding as datasets
 from llmarking.domain import Message, Question, StudentAnswer
@@ -62,7 +67,7 @@ from llmarking.models.merging import merged_folder
 
 PHASES = {
     "a": "prose, 10 threads, our /generate",
-    "b": "prose, all at once, vllm serve",
+    "b": "prose, many at once, vllm serve",
     "c": "verdicts, /grade",
     "j": "verdicts, POST /jobs",
     "d": "verdicts, bare engine, a request a point",
@@ -88,6 +93,8 @@ class Tally:
 
     Attributes:
         cut: replies that ended at their most tokens.
+        senders_busy: the share of the time that the busiest sender of requests worked; near 1 it,
+            and not the server, is what was measured.
     """
 
     seconds: float = 0.0
@@ -96,6 +103,7 @@ class Tally:
     completion_tokens: int = 0
     verdicts: list[bool | None] | None = None
     cut: int = 0
+    senders_busy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ class Setup:
         model: what `vllm_server.py -m` takes; `base` and `graded` are the folders behind it.
         flags: for every engine alike.
         prompt: version of the verdict prompt.
+        senders: processes that send the requests of b and c, `at_once` of them at a time.
     """
 
     model: str
@@ -116,6 +125,8 @@ class Setup:
     prose_tokens: int | None
     threads: int
     prompt: str
+    senders: int
+    at_once: int
 
 
 def main() -> int:
@@ -159,6 +170,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--answers", type=int, help="no more than these, from every question alike")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
     parser.add_argument("--threads", type=int, default=10, help="of the original's way")
+    parser.add_argument(
+        "--at-once", type=int, default=1000, help="requests of b and c at a time (default: 1000)"
+    )
+    parser.add_argument(
+        "--senders",
+        type=int,
+        default=max(1, min(8, len(os.sched_getaffinity(0)) // 2)),
+        help="processes that send them (default: %(default)s, by the cores there are)",
+    )
     parser.add_argument("--shape", choices=("7b",), help="with --dummy: the shape of the model")
     parser.add_argument("--dummy", action="store_true", help="random weights in the given shape")
     parser.add_argument("--gpu", action="store_true", help="a CUDA GPU runs the engines")
@@ -198,7 +218,16 @@ def _setup(args: argparse.Namespace) -> Iterator[Setup]:
             graded = merged_folder(fetched.path, fetched.digest, adapter)
             prompt = args.prompt or adapter.prompt
         yield Setup(
-            model, base, graded, tuple(flags), args.gpu, args.prose_tokens, args.threads, prompt
+            model,
+            base,
+            graded,
+            tuple(flags),
+            args.gpu,
+            args.prose_tokens,
+            args.threads,
+            prompt,
+            args.senders,
+            args.at_once,
         )
 
 
@@ -236,7 +265,7 @@ def _run(phases: Sequence[str], setup: Setup, work: Work) -> Iterator[tuple[str,
         # The threads and the cache that our own server takes.
         prepare_environment(gpu=setup.gpu)
         with stock(setup.base, "model", setup.flags) as url:
-            yield "b", asyncio.run(_prose_at_once(url, setup, work))
+            yield "b", _prose_at_once(url, setup, work)
     elif "d" in phases or "e" in phases:
         yield from asyncio.run(_bare(phases, setup, work)).items()
     else:
@@ -246,8 +275,10 @@ def _run(phases: Sequence[str], setup: Setup, work: Work) -> Iterator[tuple[str,
                 database = f"sqlite:///{scratch}/jobs.db"
                 ways = ["--database-url", database, "--prompt", setup.prompt]
                 with ours(setup.model, [*ways, *setup.flags]) as url:
-                    go = _grade_at_once if phase == "c" else _job
-                    yield phase, asyncio.run(go(url, work))
+                    if phase == "c":
+                        yield phase, _grade_at_once(url, setup, work)
+                    else:
+                        yield phase, asyncio.run(_job(url, work))
 
 
 # Prose: the original's way
@@ -308,64 +339,81 @@ def _prose_threads(url: str, setup: Setup, work: Work) -> Tally:
     return tally
 
 
-async def _prose_at_once(url: str, setup: Setup, work: Work) -> Tally:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=None, limits=limits) as http:
-
-        async def chat(messages: list[Message], tokens: int) -> dict[str, Any]:
-            body = {
-                "model": "model",
-                "messages": messages,
-                "max_tokens": tokens,
-                "temperature": 0.0,
-                "ignore_eos": bool(setup.prose_tokens),
-            }
-            reply = await http.post("/v1/chat/completions", json=body)
-            reply.raise_for_status()
-            found: dict[str, Any] = reply.json()
-            return found
-
-        async def one(
-            pair: tuple[Question, StudentAnswer],
-        ) -> tuple[dict[str, Any], list[Any], str]:
-            question, answer = pair
-            reply = await chat(_messages(question, answer.text), _length(question, setup))
-            choice = reply["choices"][0]
-            verdicts = _read(question, choice["message"]["content"] or "")
-            return reply["usage"], verdicts, choice["finish_reason"]
-
-        await chat([{"role": "user", "content": "Hello"}], 4)
-        started = time.perf_counter()
-        replies = await asyncio.gather(*map(one, work.pairs))
-        seconds = time.perf_counter() - started
+def _prose_at_once(url: str, setup: Setup, work: Work) -> Tally:
+    bodies = [
+        _chat(_messages(question, answer.text), _length(question, setup), whole=setup.prose_tokens)
+        for question, answer in work.pairs
+    ]
+    path = "/v1/chat/completions"
+    warm = _chat([{"role": "user", "content": "Hello"}], 4, whole=None)
+    replies, seconds, busy = _sent(url, path, bodies, warm, setup)
+    choices = [reply["choices"][0] for reply in replies]
+    usages = [reply["usage"] for reply in replies]
+    verdicts = [
+        verdict
+        for (question, _), choice in zip(work.pairs, choices, strict=True)
+        for verdict in _read(question, choice["message"]["content"] or "")
+    ]
     return Tally(
         seconds,
-        sum(usage["prompt_tokens"] for usage, _, _ in replies),
-        sum((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            for usage, _, _ in replies),
-        sum(usage["completion_tokens"] for usage, _, _ in replies),
-        [verdict for _, verdicts, _ in replies for verdict in verdicts],
-        sum(reason == "length" for _, _, reason in replies),
-    )  # fmt: skip
+        sum(usage["prompt_tokens"] for usage in usages),
+        sum(
+            (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0 for usage in usages
+        ),
+        sum(usage["completion_tokens"] for usage in usages),
+        verdicts,
+        cut=sum(choice["finish_reason"] == "length" for choice in choices),
+        senders_busy=busy,
+    )
+
+
+def _chat(messages: list[Message], tokens: int, *, whole: int | None) -> bytes:
+    """The body of a request to vLLM's own server; `whole` asks for all the tokens it may have."""
+    body = {
+        "model": "model",
+        "messages": messages,
+        "max_tokens": tokens,
+        "temperature": 0.0,
+        "ignore_eos": bool(whole),
+    }
+    return json.dumps(body).encode()
+
+
+def _sent(
+    url: str, path: str, bodies: Sequence[bytes], warm: bytes, setup: Setup
+) -> tuple[list[dict[str, Any]], float, float]:
+    """Replies to bodies sent at once, the seconds it took, and the busiest sender's share of them.
+
+    Replies are taken apart after the clock has stopped.
+    """
+    json_body = {"content-type": "application/json"}
+    httpx.post(url + path, content=warm, headers=json_body, timeout=None).raise_for_status()
+    with Senders(url, path, bodies, processes=setup.senders, at_once=setup.at_once) as senders:
+        seconds = senders.send()
+        replies, busy = senders.replies()
+    return [json.loads(reply) for reply in replies], seconds, busy / seconds
 
 
 # Verdicts: ours
 
 
-async def _grade_at_once(url: str, work: Work) -> Tally:
-    async with AsyncClient(url) as client:
-        await client.generate("Hello", max_tokens=4)
-        started = time.perf_counter()
-        grades = await asyncio.gather(
-            *(client.grade(question, answer.text) for question, answer in work.pairs)
-        )
-        seconds = time.perf_counter() - started
+def _grade_at_once(url: str, setup: Setup, work: Work) -> Tally:
+    bodies = [
+        json.dumps({"question": question_body(question), "answer": answer.text}).encode()
+        for question, answer in work.pairs
+    ]
+    # To a question of its own: nothing of the others is computed before the clock starts.
+    reference = "<Point1:1>Hello<Point1:1>"
+    warm = json.dumps({"question": {"text": "Hi", "reference": reference}, "answer": "Hello"})
+    replies, seconds, busy = _sent(url, "/grade", bodies, warm.encode(), setup)
+    usages = [reply["usage"] for reply in replies]
     return Tally(
         seconds,
-        sum(grade.usage.prompt_tokens for grade in grades),
-        sum(grade.usage.cached_tokens for grade in grades),
-        sum(grade.usage.completion_tokens for grade in grades),
-        [point.held for grade in grades for point in grade.points],
+        sum(usage["prompt_tokens"] for usage in usages),
+        sum(usage["cached_tokens"] for usage in usages),
+        sum(usage["completion_tokens"] for usage in usages),
+        [point["held"] for reply in replies for point in reply["points"]],
+        senders_busy=busy,
     )
 
 
@@ -417,7 +465,8 @@ async def _bare(phases: Sequence[str], setup: Setup, work: Work) -> dict[str, Ta
     from llmarking.engines.vllm_arguments import engine_arguments, prepare_environment
 
     prepare_environment(gpu=setup.gpu)
-    from vllm import SamplingParams, TokensPrompt
+    from vllm import SamplingParams
+    from vllm.inputs import tokens_input
     from vllm.sampling_params import RequestOutputKind
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -446,12 +495,12 @@ async def _bare(phases: Sequence[str], setup: Setup, work: Work) -> dict[str, Ta
                 detokenize=False,
                 logprob_token_ids=list(prompts[0].token_ids) if phase == "d" else None,
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,
             )
 
             async def one(ids: list[int], name: str, params: Any = params) -> tuple[int, int]:
                 last = None
-                prompt = TokensPrompt(prompt_token_ids=ids)
-                async for output in engine.generate(prompt, params, name):
+                async for output in engine.generate(tokens_input(ids), params, name):
                     last = output
                 assert last is not None
                 return len(ids), last.num_cached_tokens or 0
@@ -489,6 +538,8 @@ def _figures(tally: Tally, work: Work, *, known: bool) -> dict[str, Any]:
     if tally.completion_tokens:
         found["written_per_answer"] = round(tally.completion_tokens / len(work.pairs), 1)
         found["cut_off"] = tally.cut
+    if tally.senders_busy is not None:
+        found["senders_busy"] = round(tally.senders_busy, 2)
     if tally.verdicts is not None and known:
         found |= _agreement(tally.verdicts, work)
     return found
