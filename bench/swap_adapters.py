@@ -226,12 +226,14 @@ class Shelf:
     def __init__(self, http: httpx.AsyncClient, folder: Path, names: Sequence[str]) -> None:
         self._http, self._folder = http, folder
         self.names = tuple(names)
-        self.histories = {name: History(absences=[Span()]) for name in names}
+        self.histories: dict[str | None, History] = {
+            name: History(absences=[Span()]) for name in names
+        }
         self.done: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
 
-    async def load(self, name: str) -> None:
-        """Load it, or load it over itself; waits until there is room for it."""
+    async def load(self, name: str) -> bool:
+        """Load it, or load it over itself, once there is room; whether that went well."""
         history = self.histories[name]
         version = (await asyncio.to_thread(adapters.read, self._folder / name)).version
         patience = time.monotonic() + PATIENCE
@@ -245,7 +247,7 @@ class Shelf:
             history.stays.pop()
             if reply.status_code != 409 or now > patience:
                 self.failures[f"POST /adapters: {reply.status_code}"] += 1
-                return
+                return False
             # What leaves keeps its place until its last request has ended.
             self.done["waited for room"] += 1
             await asyncio.sleep(0.1)
@@ -254,6 +256,7 @@ class Shelf:
         for _, before in history.stays[:-1]:
             before.until = min(before.until, now)
         history.absences[-1].until = min(history.absences[-1].until, now)
+        return True
 
     async def remove(self, name: str) -> None:
         """Take it away."""
@@ -275,13 +278,11 @@ class Shelf:
                     return
                 if turn % 2:
                     await asyncio.to_thread(stamp, self._folder / name, turn)
-                    await self.load(name)
-                    self.done["exchanged"] += 1
+                    self.done["exchanged"] += await self.load(name)
                 else:
                     await self.remove(name)
                     await asyncio.sleep(pause)
-                    await self.load(name)
-                    self.done["removed and loaded again"] += 1
+                    self.done["removed and loaded again"] += await self.load(name)
                 await asyncio.sleep(pause)
 
 
@@ -292,13 +293,12 @@ class Class:
         self,
         client: AsyncClient,
         answers: Sequence[tuple[Question, str]],
-        histories: dict[str, History],
+        histories: dict[str | None, History],
         default_version: str | None,
     ) -> None:
         self._client, self._answers = client, answers
         # Who names none gets the server's default, which stays.
-        self._histories: dict[str | None, History] = dict(histories)
-        self._histories[None] = History(stays=[(default_version, Span())])
+        self._histories = {**histories, None: History(stays=[(default_version, Span())])}
         self._visits: Counter[Pair] = Counter()
         self._under_way: Counter[str | None] = Counter()
 
@@ -573,6 +573,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     answers = answers_of(args.course, args.answers)
     plan = Plan(args.requests, args.minutes, args.at_once, args.pause, args.seed)
     about = {"model": args.model, "course": args.course, **machine()}
+    about["adapters_given"] = [path.resolve().name for path in given]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swap")))
         folder = args.folder if args.url else scratch / "adapters"
