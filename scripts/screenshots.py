@@ -105,7 +105,7 @@ def hand_in(page: Page, files: tuple[Path, Path], shot: Shot, *, explain: bool =
     """Upload two files, check what was understood, start; return the new course's id."""
     shot(page, "upload")
     page.locator("#questions-file input[type=file]").set_input_files(files[0])
-    page.wait_for_selector("text=/questions, \\d+ points|道题/")
+    page.wait_for_selector("text=/questions?, \\d+ points?,|道题/")
     page.locator("#answers-file input[type=file]").set_input_files(files[1])
     page.wait_for_selector("#preview table")
     if page.locator("#explain input").is_checked() != explain:

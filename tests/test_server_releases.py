@@ -63,7 +63,7 @@ def test_a_student_sees_her_own_and_nothing_else(
     assert page.headers["content-type"].startswith("text/html")
     assert "A map." in page.text
     assert "A list." not in page.text
-    assert "5 of 6 marks" in page.text
+    assert "5 out of 6" in page.text
     assert "你的成绩" in student.get(path, headers=HTML | {"Accept-Language": "zh"}).text
 
 

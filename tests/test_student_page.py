@@ -92,7 +92,7 @@ def test_what_people_wrote_is_text() -> None:
     assert not names & {"script", "b", "i", "img", "ann"}
     assert not any(name.startswith("on") for _, given in found.tags for name in given)
     assert "It <script>alert(1)</script> & more" in found.text
-    assert "2 of 3 marks" in found.text
+    assert "2 out of 3" in found.text
 
 
 def test_the_form_offers_what_is_not_waiting_already() -> None:

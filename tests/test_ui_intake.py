@@ -38,7 +38,7 @@ def test_the_sample_class_is_understood_as_it_is() -> None:
     said = checked(made, "en")
     assert "10 questions, 37 points" in said
     assert "140 answers" in said
-    assert "Empty answers: 6" in said
+    assert "6 empty answers get 0" in said
     assert made.data == (SAMPLE / "EXAMPLE_CSV2.csv").read_bytes()
 
 

@@ -61,6 +61,27 @@ def test_the_language_is_what_the_browser_asks_for_first(header: str | None, lan
     assert language_of(header) == language
 
 
+@pytest.mark.parametrize(
+    ("count", "points", "said"),
+    [
+        (1, 1, "1 question, 1 point"),
+        (2, 1, "2 questions, 1 point"),
+        (0, 3, "0 questions, 3 points"),
+    ],
+)
+def test_a_word_goes_with_its_number(count: int, points: int, said: str) -> None:
+    values: dict[str, object] = {"count": count, "points": points, "file": "{count:a|b}.csv"}
+    assert say("en", "questions_read", **values) == f"{said}, in {{count:a|b}}.csv."
+    assert say("zh", "questions_read", **values).endswith(f"{count} 道题，{points} 个得分点。")
+
+
+def test_no_english_text_has_a_bare_number_before_a_plural() -> None:
+    """A class of one, or one that is left, is told in the singular."""
+    things = "answers(?! a second)|questions|points|students|verdicts|marks|links|files"
+    of_many = rf"\{{\w+\}} (?:\w+ )?(?:{things})\b"
+    assert [key for key in TEXTS if re.search(of_many, TEXTS[key]["en"])] == []
+
+
 def test_gradio_gets_every_text_by_language_tag() -> None:
     tables = translations()
     assert {"en", "zh", "zh-CN"} <= set(tables)

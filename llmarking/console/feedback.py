@@ -33,7 +33,8 @@ _SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 def print_question(out: Console, question: Question) -> None:
     """The question as a student sees it: never its reference."""
     points = f"{len(question.points)} point" + ("s" if len(question.points) > 1 else "")
-    about = [question.code, question.subject, f"{question.full_mark:g} marks, {points}"]
+    marks = f"{question.full_mark:g} mark" + ("s" if question.full_mark != 1 else "")
+    about = [question.code, question.subject, f"{marks}, {points}"]
     out.print(_text(" · ".join(part for part in about if part), "bold"))
     out.print(_text(question.text))
 

@@ -18,10 +18,10 @@ LANGUAGES = ("en", "zh")
 TEXTS = {
     "en": {
         "title": "Your results",
-        "total": "In all {mark} of {full} marks",
+        "total": "In all {mark} out of {full}",
         "your_answer": "Your answer",
         "no_answer": "(nothing)",
-        "marks": "{mark} of {full} marks",
+        "marks": "{mark} out of {full}",
         "waiting": "not marked yet",
         "checked": "Checked by your teacher.",
         "proposed": "Proposed by a machine; your teacher has not looked at this answer.",

@@ -7,6 +7,7 @@ language that the browser asks for.
 from __future__ import annotations
 
 import re
+import string
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +25,19 @@ TEXTS: Mapping[str, Mapping[Language, str]] = tomllib.loads(
 )
 
 
+class _Places(string.Formatter):
+    """As `str.format`, and a place like `{count:word|words}` is the number and one of the two."""
+
+    def format_field(self, value: object, spec: str) -> str:
+        one, bar, several = spec.partition("|")
+        if not bar:
+            return str(super().format_field(value, spec))
+        return f"{value} {one if value == 1 else several}"
+
+
 def say(language: Language, key: str, **values: object) -> str:
     """The sentence of that name, its places filled in."""
-    return TEXTS[key][language].format(**values)
+    return _Places().format(TEXTS[key][language], **values)
 
 
 def language_of(accepted: str | None) -> Language:
