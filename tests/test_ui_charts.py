@@ -35,14 +35,14 @@ def test_the_hardest_question_comes_first() -> None:
     ]
     html = difficulty(questions, "en")
     assert html.index("HARD&lt;") < html.index("EASY")
-    assert "50%" in html
+    assert "50 %" in html
 
 
 def test_agreement_is_told_once_there_is_some() -> None:
     assert "no answer yet" in agreement(AgreementSummary(verdicts=0, agree=0, kappa=None), "en")
     said = agreement(AgreementSummary(verdicts=12, agree=9, kappa=0.5), "en")
     assert "Of 12 verdicts" in said
-    assert "9 right (75%)" in said
+    assert "9 right (75 %)" in said
     assert "0.50" in said
     assert "kappa" not in agreement(AgreementSummary(verdicts=1, agree=1, kappa=None), "en")
 

@@ -37,7 +37,7 @@ def difficulty(questions: Sequence[QuestionSummary], language: Language) -> str:
             f"<td>{_bar(question.mean)}</td><td>{question.answers}</td><td></td></tr>"
         )
         for point in question.points:
-            disagreed = "" if point.disagreed is None else f"{point.disagreed:.0%}"
+            disagreed = "" if point.disagreed is None else _percent(point.disagreed)
             rows.append(
                 f'<tr><th scope="row">{_t(language, "point", point=point.id)}</th>'
                 f"<td>{_bar(point.held)}</td><td></td><td>{disagreed}</td></tr>"
@@ -56,7 +56,7 @@ def agreement(so_far: AgreementSummary, language: Language) -> str:
     """How often the teacher said what the model had said."""
     if not so_far.verdicts:
         return f"<p>{_t(language, 'agreement_none')}</p>"
-    share = f"{so_far.agree / so_far.verdicts:.0%}"
+    share = _percent(so_far.agree / so_far.verdicts)
     said = _t(language, "agreement", verdicts=so_far.verdicts, agree=so_far.agree, share=share)
     if so_far.kappa is not None:
         said += " " + _t(language, "kappa", kappa=f"{so_far.kappa:.2f}")
@@ -75,9 +75,13 @@ def progress(done: int, failed: int, total: int, said: str) -> str:
 
 def _bar(share: float) -> str:
     return (
-        f'<div class="lm-share" title="{share:.0%}"><i style="width:{100 * share:.1f}%"></i>'
-        f"<span>{share:.0%}</span></div>"
+        f'<div class="lm-share" title="{_percent(share)}"><i style="width:{100 * share:.1f}%"></i>'
+        f"<span>{_percent(share)}</span></div>"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _nothing(language: Language) -> str:

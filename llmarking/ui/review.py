@@ -292,9 +292,9 @@ def _t(language: Language, key: str) -> str:
 def build_filters(i18n: gr.I18n) -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]:
     """What the queue holds: by state, by flag, by question."""
     return (
-        gr.Dropdown(label=i18n("filter_state"), elem_id="which", min_width=200),
-        gr.Dropdown(label=i18n("filter_flag"), elem_id="flag", min_width=200),
-        gr.Dropdown(label=i18n("filter_question"), elem_id="question", min_width=200),
+        gr.Dropdown(label=i18n("filter_state"), elem_id="which", min_width=260),
+        gr.Dropdown(label=i18n("filter_flag"), elem_id="flag", min_width=260),
+        gr.Dropdown(label=i18n("filter_question"), elem_id="question", min_width=260),
     )
 
 
