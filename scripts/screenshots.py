@@ -187,6 +187,7 @@ def export(page: Page, shot: Shot) -> bytes:
 def edit_question(page: Page, shot: Shot) -> None:
     """Let the first point of the first question be worth more, see who would change, discard."""
     page.click("#rubric > button")
+    _to_top(page, "#rubric")  # the list of questions opens below its field
     page.click("#rubric-question input")
     page.click("[role=option] >> nth=0")
     box = page.locator("#rubric-reference textarea")
