@@ -5,7 +5,7 @@ start, while the class is handed in, while it grades), starts it again, and once
 compares what came out with what was handed in and with the marks of a run that nobody disturbed:
 
   python -m bench.crash_jobs --runs 100 --answers 300 --database postgresql
-  python -m bench.crash_jobs --runs 5 --answers 60 --model SmolLM2-135M-Instruct --calm 40
+  python -m bench.crash_jobs --runs 5 --model SmolLM2-135M-Instruct --calm 40
 
 Prints a line for each run and one JSON object at the end; ends with 1 if anything was amiss.
 """
