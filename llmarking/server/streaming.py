@@ -32,22 +32,30 @@ async def until_disconnect(request: Request, work: Awaitable[T]) -> T:
     Raises:
         ClientGone: it went first.
     """
+    # Only the watcher is a task of its own: `work` runs in the request's, which it interrupts.
+    working = asyncio.current_task()
+    assert working is not None
+    gone = False
 
-    async def gone() -> None:
+    async def watch() -> None:
+        nonlocal gone
         while (await request.receive())["type"] != "http.disconnect":
             pass
+        gone = True
+        working.cancel()
 
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.create_task(gone())
+    watcher = asyncio.create_task(watch())
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone("the client closed the connection")
+        return await work
+    except asyncio.CancelledError:
+        # The watcher's own call is one; with another the server stops, and that goes on.
+        if gone and working.cancelling() <= 1:
+            raise ClientGone("the client closed the connection") from None
+        raise
     finally:
-        for pending in (task, watcher):
-            pending.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
+        watcher.cancel()
+        if gone:
+            working.uncancel()
 
 
 async def all_of(work: Sequence[Awaitable[T]]) -> list[T]:
