@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from llmarking.errors import InputError
 from llmarking.grading.grader import Event, Graded, GradeOptions, PointDecided
@@ -48,7 +48,9 @@ async def grade(body: GradeRequest, request: Request) -> Response:
         return await streaming(request, 1, events, "text/event-stream")
     with service.gate.admit():
         graded = await until_disconnect(request, grader.grade(question, body.answer, options))
-    return JSONResponse(grade_response(service, graded, body).model_dump(mode="json"))
+    return Response(
+        grade_response(service, graded, body).model_dump_json(), media_type="application/json"
+    )
 
 
 async def _grade_events(
