@@ -368,3 +368,22 @@ def test_an_empty_prompt_is_refused(shared_server: Address) -> None:
 def test_more_examples_than_the_question_has_are_refused(shared_server: Address) -> None:
     reply = httpx.post(f"{shared_server}/grade", json=GRADE | {"shots": 2})
     assert (reply.status_code, reply.json()["field"]) == (422, "shots")
+
+
+# The same question again
+
+
+def test_a_question_that_comes_with_every_answer_is_understood_once() -> None:
+    sent = {"text": "Q", "reference": "<Point1:1>a<Point1:1>", "full_mark": 1}
+    first, again = (WireQuestion.model_validate(sent).question() for _ in range(2))
+    assert first is again
+    other = WireQuestion.model_validate(sent | {"text": "R"}).question()
+    assert (other.text, other.points) == ("R", first.points)
+
+
+def test_examples_are_those_of_the_request_and_not_remembered() -> None:
+    sent = {"text": "Q", "reference": "<Point1:1>a<Point1:1>"}
+    example = {"answer": "yes", "points": [{"id": 1, "verdict": True}]}
+    with_one = WireQuestion.model_validate(sent | {"examples": [example]}).question()
+    assert [e.answer for e in with_one.examples] == ["yes"]
+    assert WireQuestion.model_validate(sent).question().examples == ()

@@ -6,6 +6,8 @@ engine unchecked. Grammars, schemas and chat templates can't be sent at all.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,6 +26,7 @@ from llmarking.domain import (
 MAX_TEXT = 200_000
 MAX_PROMPTS = 256
 MAX_SEQUENCES = 256
+_REMEMBERED = 20_000  # characters of a question that is kept as it was understood
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
@@ -221,8 +224,12 @@ class WireQuestion(Sent):
             RubricError: the markup is at fault.
             ValueError: an example lacks a point, or has one too many.
         """
-        parsed = rubric.parse(self.reference, self.full_mark)
-        known = {p.id for p in parsed.points}
+        sent = (self.code, self.text, self.reference, self.full_mark, self.subject)
+        short = len(self.text) + len(self.reference) <= _REMEMBERED
+        question = (_question if short else _question.__wrapped__)(*sent)
+        if not self.examples:
+            return question
+        known = {p.id for p in question.points}
         examples = []
         for number, example in enumerate(self.examples, start=1):
             given = [p.id for p in example.points]
@@ -238,15 +245,23 @@ class WireQuestion(Sent):
                     reasons={p.id: p.reason for p in example.points if p.reason},
                 )
             )
-        return Question(
-            code=self.code,
-            text=self.text,
-            full_mark=parsed.full_mark,
-            reference=parsed.prose,
-            points=parsed.points,
-            examples=tuple(examples),
-            subject=self.subject,
-        )
+        return replace(question, examples=tuple(examples))
+
+
+@lru_cache(maxsize=256)
+def _question(
+    code: str, text: str, reference: str, full_mark: float | None, subject: str
+) -> Question:
+    """A question without examples; a class sends the same one with every answer."""
+    parsed = rubric.parse(reference, full_mark)
+    return Question(
+        code=code,
+        text=text,
+        full_mark=parsed.full_mark,
+        reference=parsed.prose,
+        points=parsed.points,
+        subject=subject,
+    )
 
 
 class GradeRequest(Sent):
