@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,17 +202,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LLMarkingError as error:
         print(f"vllm_server.py: {error}", file=sys.stderr)
         return 5 if isinstance(error, HubError) else 1
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+    from uvicorn.loops.auto import auto_loop_factory
+
+    # uvloop's where it is installed, as it is with vLLM.
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
         return runner.run(serve(engine, settings))
-
-
-def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes uvloop's event loop, which comes with vLLM; None takes Python's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _list_models(*, as_json: bool) -> None:
