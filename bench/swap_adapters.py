@@ -9,10 +9,11 @@ What a request may meet follows from when adapters were asked for and given: it 
 if its adapter may have been away at some moment of it, and it must be read with a version that may
 have been there. Anything else counts as a failure, and the exit code is 1.
 
-Before, every answer is read with every adapter by itself, and once more in batches with nothing
-swapped. Later readings are compared with the first: the second pass says how far batches alone move
-them. Points' marks change from request to request: the model does not see them, and the server's
-memory takes no two for the same, so that the model reads each.
+Before, every answer is read with every adapter by itself, then in batches of one adapter, then in
+batches of all, with nothing swapped. Later readings are compared with the first: the second pass
+says how far batches move them, the third what adapters beside each other add to that. Points' marks
+change from request to request: the model does not see them, and the server's memory takes no two
+for the same, so that the model reads each.
 
     python -m bench.swap_adapters --minutes 5 -- --device gpu
     python -m bench.swap_adapters -m SmolLM2-135M-Instruct --adapters FOLDER FOLDER
@@ -428,10 +429,13 @@ async def measure(
                 alone[pair] = found
         if calm.failures:
             raise SystemExit(f"a reading alone has failed: {calm.told}")
-        steady, in_batches = Tally(), Agreement()
+        steady, of_one, of_all = Tally(), Agreement(), Agreement()
+        for each in (*names, None):
+            of_name = [pair for pair in graded.pairs if pair[1] == each]
+            await _all(graded, iter(of_name), plan.at_once, steady, alone, of_one)
         pairs = graded.pairs
         random.Random(plan.seed).shuffle(pairs)
-        await _all(graded, iter(pairs), plan.at_once, steady, alone, in_batches)
+        await _all(graded, iter(pairs), plan.at_once, steady, alone, of_all)
         swapping, while_swapping = Tally(), Agreement()
         began = time.monotonic()
         over = asyncio.Event()
@@ -470,7 +474,8 @@ async def measure(
         },
         "between_adapters": between(alone),
         "compared_with_alone": {
-            "in batches": in_batches.as_json(),
+            "in batches of one adapter": of_one.as_json(),
+            "in batches of all": of_all.as_json(),
             "while adapters are swapped": while_swapping.as_json(),
         },
     }

@@ -202,6 +202,9 @@ async def test_no_request_fails_while_adapters_are_swapped(
     assert found["remembered"] == 0
     swapped = found["compared_with_alone"]["while adapters are swapped"]
     assert (swapped["readings"], swapped["differing"]) == (found["graded"], 0)
+    for pass_without_swaps in ("in batches of one adapter", "in batches of all"):
+        compared = found["compared_with_alone"][pass_without_swaps]
+        assert (compared["readings"], compared["largest"]) == (5 * 4, 0.0)
     assert dict(engine.info.adapters) == {}
 
 
