@@ -6,6 +6,7 @@ that processor time counted here is the server's alone. Printed are answers per 
 of processor time an answer, and what each stage takes of them when it is run by itself.
 
     python bench/overhead.py --out results/overhead/NAME.json
+    python bench/overhead.py --ways grade --screeners 0 2 4
     python bench/overhead.py --ways grade --profile
 
 Answers per second hold for a machine with two free cores: one for the server, one for the clients.
@@ -93,6 +94,9 @@ def main() -> int:
     parser.add_argument("--courses", nargs="+", default=["data/training", "EXAMPLE"])
     parser.add_argument("--answers", type=int, help="no more than these")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument(
+        "--screeners", nargs="+", type=int, default=[0], help="a run for each number of processes"
+    )
     parser.add_argument("--profile", action="store_true", help="also print where the time goes")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     args = parser.parse_args()
@@ -104,7 +108,13 @@ def main() -> int:
         "model": f"none; tokenizer of {spec.name}",
         "answers": len(work.pairs),
         "points": work.points,
-        "ways": {way: _measured(way, engine, work, profile=args.profile) for way in args.ways},
+        "ways": {
+            f"{way}, {screeners} screeners" if screeners else way: _measured(
+                way, engine, work, screeners=screeners, profile=args.profile
+            )
+            for way in args.ways
+            for screeners in args.screeners
+        },
         "stages": asyncio.run(_stages(engine, work)),
     }
     print(table(found))
@@ -114,9 +124,11 @@ def main() -> int:
     return 0
 
 
-def _measured(way: str, engine: InstantEngine, work: Work, *, profile: bool) -> dict[str, float]:
+def _measured(
+    way: str, engine: InstantEngine, work: Work, *, screeners: int, profile: bool
+) -> dict[str, float]:
     """Serve, let clients in another process send everything, and look at the clocks."""
-    with _serving(engine, profile=profile) as url:
+    with _serving(engine, screeners, profile=profile) as url:
         seconds, cpu = WAYS[way](url, work)
     count = len(work.pairs)
     return {
@@ -127,11 +139,12 @@ def _measured(way: str, engine: InstantEngine, work: Work, *, profile: bool) -> 
 
 
 @contextmanager
-def _serving(engine: InstantEngine, *, profile: bool) -> Iterator[str]:
+def _serving(engine: InstantEngine, screeners: int, *, profile: bool) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         store = open_store(f"sqlite:///{scratch}/jobs.db")
-        app = create_app(engine, ServerSettings(max_queue=100_000), store)
+        settings = ServerSettings(max_queue=100_000, screeners=screeners)
+        app = create_app(engine, settings, store)
         config = uvicorn.Config(app, log_level="error", access_log=False, timeout_keep_alive=75)
         server = uvicorn.Server(config)
         profiler = cProfile.Profile(time.thread_time)
@@ -146,7 +159,9 @@ def _serving(engine: InstantEngine, *, profile: bool) -> Iterator[str]:
         thread.start()
         try:
             service: Service = app.state.service
-            while not (server.started and service.ready.is_set()):
+            while not (
+                server.started and service.ready.is_set() and service.screeners.working == screeners
+            ):
                 time.sleep(0.01)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:

@@ -31,6 +31,7 @@ class ServerSettings:
         body_seconds: how long a request body may take, before what its size adds.
         prompt: version of the verdict prompt for a model without adapter.
         stall_seconds: how long the engine may be silent over its work and still count as ready.
+        screeners: processes that screen answers beside the server's own; with 0 it does that too.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +51,7 @@ class ServerSettings:
     body_seconds: float = 30.0
     stall_seconds: float = 300.0
     prompt: str | None = None
+    screeners: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -70,6 +72,10 @@ class ServerSettings:
             raise InputError(
                 f"--retention-days {self.retention_days}: must be from 0 (for ever) to 36500",
                 field="retention_days",
+            )
+        if not 0 <= self.screeners <= 64:
+            raise InputError(
+                f"--screeners {self.screeners}: must be from 0 to 64", field="screeners"
             )
         if self.stall_seconds <= 0:
             raise InputError("--stall-seconds: must be more than 0", field="stall_seconds")

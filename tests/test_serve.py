@@ -406,3 +406,27 @@ def test_an_adapter_folder_must_be_there_and_be_of_use(
     known = serve.parser().parse_args(["--adapter-folder", str(tmp_path)])
     with pytest.raises(InputError, match="needs --enable-lora"):
         serve._adapter_folder(known)
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "processes"),
+    [
+        ((), (80.0,), 4),
+        ((), (), 0),
+        (("--device", "cpu"), (80.0,), 0),
+        (("-m", "scripted"), (80.0,), 0),
+        (("--screeners", "0"), (80.0,), 0),
+        (("--screeners", "2"), (), 2),
+    ],
+)
+def test_where_a_gpu_marks_screening_has_processes_of_its_own(
+    flags: tuple[str, ...], gpus: tuple[float, ...], processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "gpu_gib", lambda: gpus)
+    monkeypatch.setattr(serve.os, "sched_getaffinity", lambda _: range(16))
+    assert serve._screeners(serve.parser().parse_args(flags)) == processes
+
+
+def test_a_number_of_processes_has_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-m", "scripted", "--screeners", "65") == 2
+    assert "--screeners 65: must be from 0 to 64" in capsys.readouterr().err

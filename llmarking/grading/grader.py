@@ -42,7 +42,8 @@ from llmarking.grading.request_ids import request_id
 from llmarking.marks.calibration import Calibration, Calibrations
 from llmarking.marks.overlap import PointWords
 from llmarking.models.adapters import Adapter
-from llmarking.screening.screen import Screening, screen
+from llmarking.screening.screen import Screening
+from llmarking.screening.screeners import Screeners
 from llmarking.sharing import Shared, in_order
 
 DEFAULT_RISK = 0.05
@@ -117,6 +118,7 @@ class Grader:
             the one that it was trained in.
         remember: how many readings are kept, so that the same answer again costs nothing and gets
             the same mark.
+        screeners: what screens the answers; without it, that is done in this process.
     """
 
     def __init__(
@@ -127,8 +129,10 @@ class Grader:
         default_adapter: str | None = None,
         prompt: str = PLAIN_VERDICT,
         remember: int = 50_000,
+        screeners: Screeners | None = None,
     ) -> None:
         self._engine = engine
+        self._screeners = screeners or Screeners()
         self._calibrations = calibrations or Calibrations()
         self._default_adapter = default_adapter
         self._version = {
@@ -168,7 +172,7 @@ class Grader:
                 "examples; add some or lower shots",
                 field="shots",
             )
-        screening = screen(answer, question)
+        screening = await self._screeners.screen(answer, question)
         if options.method == "prose":
             graded = await self._prose(question, screening, options)
         else:

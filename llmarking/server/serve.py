@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from llmarking.models import adapters, catalogue, hub
 from llmarking.models.adapters import Adapter
 from llmarking.models.memory import check_memory, gpu_gib, ram_gib, usable_gib
 from llmarking.models.merging import merged_folder
+from llmarking.screening.screeners import advised
 from llmarking.settings import ServerSettings, keys
 
 log = logging.getLogger("llmarking")
@@ -158,6 +160,13 @@ def parser() -> argparse.ArgumentParser:
         help="not ready when the engine has been silent over its work for so long "
         "(default: %(default)g)",
     )
+    p.add_argument(
+        "--screeners",
+        type=int,
+        metavar="N",
+        help="processes that look answers through for manipulation and copies, beside the server's "
+        "own (default: with a GPU one for every four cores, at most 4; else 0, the server does it)",
+    )
     p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
     p.add_argument("--list-models", action="store_true", help="print the catalogue and exit")
     p.add_argument("--json", action="store_true", help="with --list-models: as JSON")
@@ -187,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             admin_keys=keys(flags.admin_key, "LLMARKING_ADMIN_KEYS"),
             adapter_folder=_adapter_folder(flags),
             stall_seconds=flags.stall_seconds,
+            screeners=_screeners(flags),
             prompt=flags.prompt,
             max_queue=flags.max_queue,
             drain_seconds=flags.drain_seconds,
@@ -267,6 +277,14 @@ def _engine(flags: argparse.Namespace, extra: Sequence[str]) -> tuple[Engine, st
         merged=merged,
     )
     return engine, chosen.default
+
+
+def _screeners(flags: argparse.Namespace) -> int:
+    if flags.screeners is not None:
+        return int(flags.screeners)
+    # Without a GPU the cores are the model's.
+    gpu = flags.model != "scripted" and flags.device != "cpu" and gpu_gib()
+    return advised(len(os.sched_getaffinity(0))) if gpu else 0
 
 
 @dataclass(frozen=True)

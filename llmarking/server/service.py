@@ -19,6 +19,7 @@ from llmarking.marks.calibration import Calibrations
 from llmarking.models import adapters
 from llmarking.protocol.problems import type_and_place
 from llmarking.screening.screen import prepare
+from llmarking.screening.screeners import Screeners
 from llmarking.sentences import sentence
 from llmarking.server.adapter_shelf import AdapterShelf, calibrations_of
 from llmarking.server.admission import Gate
@@ -49,6 +50,7 @@ class Service:
         self.ready = asyncio.Event()
         self.grader: Grader | None = None
         self.shelf: AdapterShelf | None = None
+        self.screeners = Screeners(settings.screeners)
         self._on_death = on_death
         self._stalled = False
         self.registry = CollectorRegistry()
@@ -73,7 +75,7 @@ class Service:
     async def run(self) -> None:
         """Load the engine, then watch it; says so once when it fails or dies."""
         # Beside the model, which takes longer: the first answer finds the rules read.
-        rules = asyncio.create_task(asyncio.to_thread(prepare))
+        rules = asyncio.gather(asyncio.to_thread(prepare), self.screeners.start())
         rules.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             await self.engine.start()
@@ -115,10 +117,12 @@ class Service:
             calibrations,
             default_adapter=self.settings.default_adapter,
             prompt=self.settings.prompt or PLAIN_VERDICT,
+            screeners=self.screeners,
         )
 
     async def close(self) -> None:
         """Give back what was held besides the engine, which has stopped."""
+        await self.screeners.close()
         if self.shelf is not None:
             await self.shelf.close()
 
