@@ -243,7 +243,7 @@ def test_a_decision_goes_to_identical_answers_and_comes_back(
     assert "say the same (1)" in page.locator(".lm-same").inner_text()
     page.keyboard.press("1")
     page.keyboard.press("a")
-    page.wait_for_selector("#message >> text=1 more that say the same")
+    page.wait_for_selector("#message >> text=1 more that says the same")
     states = [row.state for row in site.client.answers(course).answers]
     assert states == ["proposed", "overridden", "overridden"]
     page.keyboard.press("u")
@@ -605,7 +605,7 @@ def test_the_sum_of_several_questions_or_each_in_its_column(
     selects = page.locator("#gradebook-into select")
     assert selects.count() == 3
     selects.nth(0).select_option(label="total")
-    summed = "The sum of all 2 questions goes into the column total. Cells filled: 2."
+    summed = "The sum of 2 questions goes into the column total. Cells filled: 2."
     page.wait_for_selector(f"#gradebook-said >> text={summed}")
     said = page.locator("#gradebook-said").inner_text()
     assert "what is missing counts 0 in the sum (1)" in said
