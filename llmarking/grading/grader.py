@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import isnan
 from typing import Literal
 
@@ -238,7 +239,7 @@ class Grader:
         version = self._version[method]
         if method == "verdict" and adapter is not None:
             version = adapter.prompt
-        return Template(method, shots, version)
+        return _template(method, shots, version)
 
     def calibrated_prompts(self, adapter: str) -> list[str]:
         """The prompt templates that an adapter has a calibration for."""
@@ -410,6 +411,10 @@ def _verdict(
 
 
 _PLAIN = Calibration(model="", prompt="")
+
+
+# Files of templates don't change under a server, and every answer asks for the same few.
+_template = lru_cache(maxsize=64)(Template)
 
 
 def _identity(calibration: Calibration | None) -> str | None:

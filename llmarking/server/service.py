@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -156,8 +157,9 @@ class Service:
     def count_graded(self, graded: Graded, method: str) -> None:
         """Add a grade to the metrics."""
         self.graded.labels(method=method).inc()
-        for verdict in graded.grade.verdicts:
-            self.points.labels(outcome=verdict.outcome.value).inc()
+        outcomes = collections.Counter(verdict.outcome for verdict in graded.grade.verdicts)
+        for outcome, points in outcomes.items():
+            self.points.labels(outcome=outcome.value).inc(points)
         self.count(graded.prompt_tokens, graded.cached_tokens)
 
     async def check_ready(self) -> None:
