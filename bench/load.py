@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -13,6 +14,8 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +116,21 @@ async def _send(share: Share, pipe: Connection) -> None:
 
         async def one_after_another() -> None:
             for number, body in waiting:
-                reply = await http.post(share.path, content=body)
-                reply.raise_for_status()
-                replies[number] = reply.content
+                replies[number] = await _posted(http, share.path, body)
 
         await asyncio.gather(*(one_after_another() for _ in range(share.at_once)))
         busy = time.process_time() - begun
         pipe.send("done")
         pipe.send((replies, busy))
+
+
+async def _posted(http: httpx.AsyncClient, path: str, body: bytes) -> bytes:
+    """The body of the reply; a connection that breaks is no reason to lose a run of minutes."""
+    for left in range(_TRIES - 1, -1, -1):
+        try:
+            return (await http.post(path, content=body)).raise_for_status().content
+        except httpx.TransportError as error:
+            if not left:
+                raise
+            print(f"sent again after {type(error).__name__}", file=sys.stderr)
+    raise AssertionError("the last try returns or raises")
