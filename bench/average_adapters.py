@@ -36,6 +36,12 @@ def main() -> int:
     parser.add_argument("adapters", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--weights", nargs="+", type=float, help="of each (default: alike)")
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument(
+        "--prompt",
+        help="version of the verdict prompt that the mean is asked in, where they were trained in "
+        "several: half-way between before and after often carries over better than the end "
+        "(Wortsman et al. 2022, robust fine-tuning)",
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     weights = args.weights or [1 / len(args.adapters)] * len(args.adapters)
@@ -43,7 +49,7 @@ def main() -> int:
         parser.error(f"{len(weights)} weights for {len(args.adapters)} adapters")
     changes, config = [], {}
     given = [adapters.read(folder) for folder in args.adapters]
-    for what in ("base", "prompt"):
+    for what in ("base",) if args.prompt else ("base", "prompt"):
         if len(found := {getattr(adapter, what) for adapter in given}) > 1:
             parser.error(f"the adapters have different {what}s: {', '.join(sorted(found))}")
     for path in (adapter.path for adapter in given):
@@ -52,7 +58,7 @@ def main() -> int:
         changes.append((tensors, config["lora_alpha"] / config["r"]))
     mean, kept = averaged(changes, weights, args.rank)
     args.out.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt", "prompt": given[0].prompt}
+    metadata = {"format": "pt", "prompt": args.prompt or given[0].prompt}
     save_file(mean, args.out / "adapter_model.safetensors", metadata=metadata)
     config |= {"r": args.rank, "lora_alpha": args.rank}
     (args.out / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
