@@ -1,11 +1,13 @@
 #!/usr/bin/env python
 """Fit calibrations from saved log-odds and write them where the package looks for them.
 
-    python bench/bench_agreement.py --courses TRAIN_C1 TRAIN_C2 … --shots 0 1 3 --save odds.json
-    python bench/fit_calibration.py odds.json --prefix TRAIN_C --adapter qwen2.5-coder-1.5b-marker
+    python bench/bench_agreement.py --courses TRAIN_E1 TRAIN_C1 … --shots 0 1 3 --save odds.json
+    python bench/fit_calibration.py odds.json --prefix TRAIN_E --words TRAIN_E TRAIN_C
 
 One file is written for each number of examples. Slope and offset come from all verdicts of the
 chosen courses; error figures and risk table from fits that left out the verdict's own question.
+What words are worth may come from more courses: those that decided when to stop a training make
+its verdicts look too sure, which slope and offset must not learn, and tell of words all the same.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -40,27 +44,31 @@ def main() -> int:
     )
     parser.add_argument("odds", type=Path, help="what bench_agreement.py saved")
     parser.add_argument("--prefix", nargs="+", required=True, help="use courses with these names")
+    parser.add_argument(
+        "--words",
+        nargs="+",
+        help="what words are worth from courses with these names (as --prefix)",
+    )
     parser.add_argument("--adapter", help="the adapter they were read with (default: as saved)")
     parser.add_argument("--out", type=Path, default=SHIPPED)
     args = parser.parse_args()
     saved = json.loads(args.odds.read_text())
     adapter = args.adapter or saved["adapter"]
-    by_shots: dict[int, list[str]] = {}
-    for key in saved:
-        course, found, number = key.partition("/")
-        if found and course.startswith(tuple(args.prefix)):
-            by_shots.setdefault(int(number), []).append(key)
-    for shots, keys in sorted(by_shots.items()):
-        odds = [x for key in keys for x in saved[key]["odds"]]
-        shares = [x for key in keys for x in saved[key]["shares"]]
-        labels = [bool(y) for key in keys for y in saved[key]["labels"]]
-        groups = [g for key in keys for g in saved[key]["groups"]]
-        weights = _balanced({key: len(saved[key]["labels"]) for key in keys}, args.prefix)
-        overlap, usual = (round(x, 4) for x in weigh_words(odds, shares, labels, weights=weights))
+    shown = {int(key.rpartition("/")[2]) for key in saved if key.startswith(tuple(args.prefix))}
+    for shots in sorted(shown):
+        read = Verdicts.of(saved, args.prefix, shots)
+        counted = Verdicts.of(saved, args.words, shots) if args.words else read
+        overlap, usual = (
+            round(x, 4)
+            for x in weigh_words(
+                counted.odds, counted.shares, counted.labels, weights=counted.weights
+            )
+        )
         weigh = Calibration(model="", prompt="", overlap=overlap, usual=usual).weighed
-        weighed = list(map(weigh, odds, shares))
-        slope, offset = fit(weighed, labels, weights=weights)
-        fair = left_out(weighed, labels, groups, weights=weights)
+        weighed = list(map(weigh, read.odds, read.shares))
+        labels = read.labels
+        slope, offset = fit(weighed, labels, weights=read.weights)
+        fair = left_out(weighed, labels, read.groups, weights=read.weights)
         prompt = f"verdict/{shot_name(shots)}.{saved['prompt']}"
         calibration = Calibration(
             model=saved["model"],
@@ -73,7 +81,7 @@ def main() -> int:
             risk_table=risk_table(fair, labels),
             ece=round(expected_calibration_error(labels, fair), 4),
             verdicts=len(labels),
-            data=tuple(key.partition("/")[0] for key in keys),
+            data=read.courses,
         )
         name = f"{adapter or saved['model'].lower()}.{shot_name(shots)}.json"
         calibration.save(args.out / name)
@@ -85,6 +93,41 @@ def main() -> int:
         alone = ", ".join(f"{curve.coverage_at(risk):.0%} at {risk:.0%}" for risk in RISKS)
         print(f"  left out: ECE {calibration.ece}; can stand unseen, by share wrong: {alone}")
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What was read of some courses with one number of examples, a value for each verdict.
+
+    Attributes:
+        groups: the question of each.
+        weights: of mean 1, by which each of the prefixes counts as much as the others.
+        courses: their names, in the order of the file.
+    """
+
+    odds: list[float]
+    shares: list[float | None]
+    labels: list[bool]
+    groups: list[str]
+    weights: list[float]
+    courses: tuple[str, ...]
+
+    @staticmethod
+    def of(saved: dict[str, Any], prefixes: Sequence[str], shots: int) -> Verdicts:
+        """Those of the courses whose names begin with one of the prefixes."""
+        keys = [
+            key
+            for key in saved
+            if key.startswith(tuple(prefixes)) and key.rpartition("/")[2] == str(shots)
+        ]
+        return Verdicts(
+            odds=[x for key in keys for x in saved[key]["odds"]],
+            shares=[x for key in keys for x in saved[key]["shares"]],
+            labels=[bool(y) for key in keys for y in saved[key]["labels"]],
+            groups=[g for key in keys for g in saved[key]["groups"]],
+            weights=_balanced({key: len(saved[key]["labels"]) for key in keys}, prefixes),
+            courses=tuple(key.rpartition("/")[0] for key in keys),
+        )
 
 
 def _balanced(sizes: dict[str, int], prefixes: Sequence[str]) -> list[float]:

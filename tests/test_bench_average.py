@@ -1,4 +1,4 @@
-"""The mean of adapters: what is averaged, what is cut off, and what can't be averaged."""
+"""The mean of adapters, what is cut off of it, and an adapter made wider."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bench.average_adapters import A, B, Tensors, averaged
+from bench.widen_adapter import widened
 from llmarking.errors import InputError
 
 
@@ -37,3 +38,19 @@ def test_the_smallest_singular_values_are_cut_off() -> None:
 def test_adapters_of_different_layers_are_refused() -> None:
     with pytest.raises(InputError, match="different layers"):
         averaged([(change(1, 2), 1.0), (change(1, 2, "other"), 1.0)], [0.5, 0.5], rank=2)
+
+
+def test_a_widened_adapter_does_the_same_and_its_new_directions_can_move() -> None:
+    one = change(1, 3)
+    wide = widened(one, 6)
+    assert wide["layer" + A].shape == (6, 12)
+    assert wide["layer" + B].shape == (20, 6)
+    assert torch.equal(wide["layer" + B] @ wide["layer" + A], one["layer" + B] @ one["layer" + A])
+    # B begins at zero, so its gradient is that of A's rows: none of those may be zero.
+    assert (wide["layer" + A][3:].norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("rank", [2, 3, 7])
+def test_a_rank_that_can_not_hold_the_adapter_is_refused(rank: int) -> None:
+    with pytest.raises(InputError, match=f"--rank {rank}: take a multiple of 3"):
+        widened(change(1, 3), rank)
