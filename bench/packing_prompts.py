@@ -44,7 +44,7 @@ class Packing:
 PACKINGS = {
     packing.name: packing
     for packing in (
-        Packing("pass-text", "one pass, every point repeated before its verdict (ships)"),
+        Packing("pass-text", "one pass, every point repeated before its verdict (version 1)"),
         Packing("pass-number", "one pass, numbers only before the verdicts", tail="number"),
         Packing(
             "pass-mark", "one pass, repeated, “?” in place of earlier verdicts", earlier="mark"
