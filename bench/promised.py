@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How well runs order their verdicts, and what the promise of few errors was worth.
 
-From the samples of verdict runs, as `publish.py --work FOLDER` or `eval_short_batched.py` keep them:
+From the samples of verdict runs, which `publish.py --work` and `eval_short_batched.py` keep:
 agreement, the area under risk and coverage, the errors among the surest half, and how many verdicts
 would have stood without a look at a promised share of errors, with how many of those were wrong.
 
