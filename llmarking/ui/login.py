@@ -155,9 +155,7 @@ def login_routes(
         except (RequestRefused, InputError):
             return _form(language)
         except ServerUnreachable as error:
-            return _form(
-                language, say(language, "unreachable", why=explained(language, error)), 503
-            )
+            return _down(language, error)
         return _entered(request, token)
 
     async def enter(request: Request) -> Response:
@@ -178,9 +176,7 @@ def login_routes(
         except InputError:
             return _form(language, say(language, "wrong_key"), 401)
         except ServerUnreachable as error:
-            return _form(
-                language, say(language, "unreachable", why=explained(language, error)), 503
-            )
+            return _down(language, error)
         return _entered(request, token)
 
     async def leave(request: Request) -> Response:
