@@ -202,7 +202,8 @@ def _wire_review(parts: Parts, page: ReviewPage, whole: OverviewPage) -> None:
     listener(review.panel, "act")(page.act, [course, review.queue], parts.drawn, **_QUIET).then(
         *look, trigger_mode="always_last", **_QUIET
     )
-    overview.risk.release(*look, **_QUIET)
+    # Not its release: that waits, for a number that is typed, until the field is left.
+    overview.risk.input(*look, trigger_mode="always_last", **_QUIET)
     parts.entered["review"].select(page.fill, parts.filters, parts.drawn, **_QUIET)
     parts.entered["review"].select(
         whole.enter,
