@@ -224,7 +224,8 @@ def test_the_class_is_fetched_once_while_the_page_opens(
     assert page.locator("#risk input[type=number]").input_value() == "12"
     with settled(page):
         page.fill("#risk input[type=number]", "3")
-        page.keyboard.press("Enter")
+    # A number that is typed counts while the cursor is still in its field.
+    assert "at most 3 %" in page.locator("#load").inner_text()
     page.click("#go-export")
     page.wait_for_selector(".lm-download:visible")
     page.click("#steps >> text=Review")  # whoever comes back sees what is new
@@ -286,6 +287,29 @@ def test_the_queue_is_filtered(site: Site, visit: Callable[..., Visit], course: 
     page.click("[role=option]:has-text('decided') >> nth=-1")
     page.wait_for_function("() => document.querySelectorAll('#queue [data-row]').length === 1")
     assert "confirmed" in page.locator("#queue").inner_text()
+
+
+def test_the_decision_that_empties_the_list_can_be_taken_back(
+    site: Site, visit: Callable[..., Visit], course: str
+) -> None:
+    page = visit().page
+    open_review(page, site, course)
+    for text in (CANARY, "It stores pairs"):
+        goto_answer(page, text)
+        page.keyboard.press("a")
+        page.wait_for_function(
+            "(text) => !document.querySelector('.lm-text')?.innerText.includes(text)", arg=text
+        )
+    page.wait_for_selector("#panel >> text=Nothing is left here")
+    assert site.client.course(course).decided == 3
+    page.keyboard.press("u")
+    page.wait_for_selector("#message >> text=as it was before")
+    assert site.client.course(course).decided == 1
+    page.keyboard.press("a")
+    page.wait_for_selector("#panel >> text=Nothing is left here")
+    page.click("#panel [data-do=undo]")
+    page.wait_for_selector("#panel .lm-panel")
+    assert site.client.course(course).decided == 1
 
 
 def test_nothing_of_a_student_is_run_logged_stored_or_in_an_address(

@@ -68,9 +68,10 @@ def panel(answer: AnswerDetail, language: Language, left: int | None = None) -> 
 </article>"""
 
 
-def nothing(language: Language, key: str) -> str:
-    """The panel without an answer: one sentence."""
-    return f'<div class="lm-nothing">{_t(language, key)}</div>'
+def nothing(language: Language, key: str, *, undo: bool = False) -> str:
+    """The panel without an answer: one sentence, and where there is something to undo, how."""
+    button = f"<p>{_button(language, 'undo', 'u')}</p>" if undo else ""
+    return f'<div class="lm-nothing">{_t(language, key)}{button}</div>'
 
 
 def badges(flags: Iterable[str], language: Language) -> str:
@@ -167,10 +168,13 @@ def _keys(same_as: int, language: Language) -> str:
         ("previous", "k", ""),
         ("next", "j", ""),
     )
-    made = "".join(
-        f'<button type="button" data-do="{name}" class="{extra}"><kbd>{key}</kbd> '
-        f"{_t(language, name)}</button>"
-        for name, key, extra in buttons
-    )
+    made = "".join(_button(language, *button) for button in buttons)
     hint = f'<span class="lm-muted"><kbd>1</kbd>–<kbd>9</kbd> {_t(language, "toggles")}</span>'
     return f'<footer class="lm-keys">{same}<div>{made}{hint}</div></footer>'
+
+
+def _button(language: Language, name: str, key: str, style: str = "") -> str:
+    return (
+        f'<button type="button" data-do="{name}" class="{style}"><kbd>{key}</kbd> '
+        f"{_t(language, name)}</button>"
+    )

@@ -86,7 +86,9 @@ function pressed(event) {
   }
   const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (!element.offsetParent || !panel()) return;
+  if (!element.offsetParent) return;
+  // The last decision may have emptied the list, and can be taken back still.
+  if (!panel() && event.key !== "u") return;
   const button = element.querySelector(`[data-point="${event.key}"] .lm-toggle`);
   if (/^[1-9]$/.test(event.key) && button) toggle(button);
   else if (event.key === "i") element.querySelector(".lm-identical")?.click();

@@ -171,7 +171,8 @@ class ReviewPage:
         if queue.current is None:
             queue.shown = None
             key = "queue_empty" if queue.which != "all" else "queue_waiting"
-            return [queue, said, listed(queue, language), nothing(language, key)]
+            drawn = nothing(language, key, undo=bool(queue.done))
+            return [queue, said, listed(queue, language), drawn]
         queue.shown = await self._desk.client(request).answer(queue.current)
         queue.update(queue.shown)
         drawn = panel(queue.shown, language, queue.total)
