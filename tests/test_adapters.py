@@ -11,6 +11,8 @@ import pytest
 from adapter_files import IN, MODULE, OUT, RANK, adapter_folder, model_folder
 
 from llmarking.errors import InputError
+from llmarking.grading.prompting import shot_name
+from llmarking.marks.calibration import Calibrations
 from llmarking.models import adapters, catalogue
 
 PREFIX = f"base_model.model.{MODULE}"
@@ -123,14 +125,27 @@ def test_of_packed_weights_only_the_name_is_compared(tmp_path: Path) -> None:
         fit(adapter_folder(tmp_path / "odd", base="lab/Model", weights=odd), packed)
 
 
-def test_the_default_model_has_an_adapter_of_its_own() -> None:
-    default = catalogue.default_model()
-    adapter = adapters.shipped(default)
+@pytest.mark.parametrize("name", [catalogue.default_model().name, "SmolLM2-135M-Instruct"])
+def test_an_adapter_ships_with_what_its_grades_need(name: str) -> None:
+    """For the default model and the test model: a page of its own, and a calibration for each
+    number of examples."""
+    spec = catalogue.resolve(name)
+    adapter = adapters.shipped(spec)
     assert adapter is not None
-    assert adapter.base == default.hub_id
+    assert adapter.base == spec.hub_id
     config = json.loads((adapter.path / "adapter_config.json").read_text())
     assert adapter.rank == config["r"]
-    assert adapters.shipped(catalogue.resolve("SmolLM2-135M-Instruct")) is None
+    assert f"# {adapter.name}\n" in (adapter.path / "README.md").read_text()
+    known = Calibrations()
+    for shots in (0, 1, 3):
+        prompt = f"verdict/{shot_name(shots)}.{adapter.prompt}"
+        found = known.find(spec.name, adapter.name, prompt)
+        assert found is not None, prompt
+        assert found.verdicts > 0
+
+
+def test_no_adapter_ships_for_other_models() -> None:
+    assert adapters.shipped(catalogue.resolve("SmolLM2-1.7B-Instruct")) is None
 
 
 def test_adapters_of_the_command_line(tmp_path: Path) -> None:

@@ -79,12 +79,12 @@ def shelf(test_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(test_model: Path, shelf: Path) -> Iterator[Server]:
-    """`vllm_server.py` on the test model with room for adapters: an engine takes long to start,
-    so all tests of this file share it but those that look at one from inside (`probe`)."""
+    """`vllm_server.py` on the bare test model with room for adapters: an engine takes long to
+    start, so all tests of this file share it but those that look at one from inside (`probe`)."""
     process = Server(
         [*SCRIPT, "-m", MODEL, "--source", "pypi", "--device", "cpu", "--port", "0",
          "--max-model-len", str(CONTEXT), "--enable-lora", "--adapter-folder", str(shelf),
-         "--admin-key", ADMIN, "--adapter", f"start={shelf / 'three'}"]
+         "--admin-key", ADMIN, "--no-adapter", "--adapter", f"start={shelf / 'three'}"]
     )  # fmt: skip
     yield process
     process.stop()
