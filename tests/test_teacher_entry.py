@@ -45,8 +45,8 @@ EVIL = (
 
 def quote(prompt: str) -> str:
     """What the model writes as evidence and reason: the first words of the answer."""
-    said = re.findall(r"(?:Student|Answer)[^\n]*:?\n+([^\n]{12,})", prompt)
-    return json.dumps({"evidence": (said or ["no words"])[-1][:30], "reason": "It says so."})
+    said = re.findall(r"Student's answer: ([^\n]{12,})", prompt)
+    return json.dumps({"quote": (said or ["no words"])[-1][:30], "reason": "It says so."})
 
 
 @dataclass
@@ -124,6 +124,7 @@ def test_a_teacher_uploads_grades_reviews_and_exports(
     assert all(row[-2] for row in after[1:])
     marks = {row.position: row.mark for row in site.client.answers(course, limit=1000).answers}
     assert [float(row[-2]) for row in after[1:]] == [marks[n] for n in sorted(marks)]
+    assert page.locator("#panel .lm-text mark").count()
     decided = site.client.course(course).decided
     assert sum("the teacher" in row[-1] for row in after) == decided >= 5
     assert made.errors == []
