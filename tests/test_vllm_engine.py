@@ -384,7 +384,8 @@ def test_the_engine_answers_with_the_adapter_that_is_named(server: Server) -> No
     told = httpx.get(f"{server.url}/adapters").json()["adapters"]
     assert [card["name"] for card in told] == ["start", "one", "two"]
     found = sorted(blueness(server, name) for name in (None, "start", "one", "two"))
-    assert all(b - a > 0.01 for a, b in pairwise(found))
+    # Far above what the same request differs by, far enough below what adapters do on any processor.
+    assert all(b - a > 0.003 for a, b in pairwise(found)), found
     marked = server.post("/grade", GRADE | {"adapter": "one"}).json()
     version = next(card["version"] for card in told if card["name"] == "one")
     assert (marked["adapter"], marked["adapter_version"]) == ("one", version)
