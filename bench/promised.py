@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from bench.recalibrate import figures
-from llmarking.evaluation.folder import read_run, read_samples
+from bench.recalibrate import figures, verdicts
+from llmarking.evaluation.folder import read_run
 from llmarking.grading.grader import DEFAULT_RISK
 from llmarking.marks.calibration import Calibrations
 
@@ -60,13 +60,7 @@ def promise(run: Path, risk: float) -> dict[str, float]:
     known = Calibrations().find(what["model"], what["adapter"], what["prompt_version"])
     if known is None:
         raise SystemExit(f"there is no calibration for {what}")
-    points = [
-        (point["probability"], point["teacher"])
-        for sample in read_samples(run).values()
-        for point in sample["points"]
-        if point["teacher"] is not None
-    ]
-    p, truth = (np.asarray(column) for column in zip(*points, strict=True))
+    p, truth = verdicts(run)
     alone = np.maximum(p, 1 - p) >= known.confidence_for(risk)
     wrong = (p >= 0.5) != truth
     return {

@@ -68,8 +68,8 @@ def main() -> int:
     return 0
 
 
-def figures(run: Path) -> dict[str, float]:
-    """Agreement of a run's verdicts, and how many of the surest half are wrong."""
+def verdicts(run: Path) -> tuple[Any, Any]:
+    """Probabilities and the teacher's verdicts of all points that have one, as arrays."""
     points = [
         (point["probability"], point["teacher"])
         for sample in read_samples(run).values()
@@ -77,6 +77,12 @@ def figures(run: Path) -> dict[str, float]:
         if point["teacher"] is not None
     ]
     p, truth = (np.asarray(column) for column in zip(*points, strict=True))
+    return p, truth
+
+
+def figures(run: Path) -> dict[str, float]:
+    """Agreement of a run's verdicts, and how many of the surest half are wrong."""
+    p, truth = verdicts(run)
     sure, right = np.maximum(p, 1 - p), (p >= 0.5) == truth
     half = np.argsort(-sure, kind="stable")[: len(p) // 2]
     agreement = bench_agreement.figures(p.tolist(), truth.tolist())
