@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import openpyxl
 import pytest
 from browser import chromium, serving_pages, walk
 from conftest import serving, wait_until
 from hostile_files import REFUSED
+from openpyxl.styles import Font
 
 from llmarking.client import AsyncClient, Client
 from llmarking.engines.scripted import ScriptedEngine
@@ -130,6 +132,77 @@ def test_a_teacher_uploads_grades_reviews_and_exports(
     assert made.errors == []
     # What was loaded came from the pages themselves.
     assert {url.split("/")[2] for url in made.urls if "://" in url} == {site.pages.split("/")[2]}
+
+
+def choose(page: Page, field: str, option: str) -> None:
+    """Take a column in one of the fields of the second step, and wait for what it changes."""
+    with settled(page):
+        page.click(f"#{field} input")
+        listed = page.locator(f"#{field} input").get_attribute("aria-controls")
+        page.click(f"#{listed} [role=option]:has-text('{option}')")
+        page.keyboard.press("Tab")
+
+
+def test_columns_that_nobody_could_guess_are_chosen_on_the_page(
+    site: Site, visit: Callable[..., Visit], tmp_path: Path
+) -> None:
+    asked, answered = tmp_path / "fragen.xlsx", tmp_path / "klasse.xlsx"
+    written = openpyxl.Workbook()
+    assert written.active is not None
+    written.active.append(["Nr.", "Gefragt", "Höchstens", "So soll es sein"])
+    for code in ("A1", "A2"):
+        written.active.append([code, f"What is {code}?", 2, "It <Point1:2>stores pairs<Point1:2>."])
+    written.save(asked)
+    written = openpyxl.Workbook()
+    assert written.active is not None
+    sheet = written.active
+    sheet.append(["Kennung", "Wer", "Wozu", "Geschrieben", "Mal zwei", "Erreicht"])
+    for who, code, text in (("0007", "A1", EVIL), ("0008", "A2", "'=1+1"), ("0007", "A2", "-")):
+        sheet.append([who, "Ann", code, text, "=2*F2", None])
+    sheet.append([9, "Ben", "A1", "pairs", -5, None])
+    sheet["A5"].number_format = "0000"
+    sheet["F1"].font = Font(italic=True)
+    written.save(answered)
+    made = visit()
+    page = made.page
+    walk.log_in(page, site.pages, KEY)
+    for slot, file in (("questions", asked), ("answers", answered)):
+        with settled(page):
+            page.locator(f"#{slot}-file input[type=file]").set_input_files(file)
+    assert "Gefragt" in page.locator("#asked-preview").inner_text()
+    assert "Geschrieben" in page.locator("#preview").inner_text()
+    for column, option in (
+        ("asked-reference", "So soll es sein"),
+        ("asked-code", "Nr."),
+        ("asked-text", "Gefragt"),
+        ("asked-full-mark", "Höchstens"),
+        ("columns", "Geschrieben"),
+        ("student-column", "Kennung"),
+        ("name-columns", "Wer"),
+        ("mark-column", "Erreicht"),
+    ):
+        choose(page, column, option)
+    assert page.locator("#code-column input").input_value() == "Wozu"
+    page.click("#start")
+    page.wait_for_url("**/?course=*")
+    course = page.url.rpartition("=")[2]
+    page.click("#go-review")
+    page.wait_for_selector("#panel .lm-panel:visible")
+    after = openpyxl.load_workbook(io.BytesIO(walk.export(page, no_shot))).active
+    assert after is not None
+    rows = list(after.iter_rows(values_only=True))
+    assert [row[:5] for row in rows] == list(sheet.iter_rows(values_only=True, max_col=5))
+    assert [row[5] for row in rows] == [
+        "Erreicht",
+        *(row.mark for row in site.client.answers(course, order="upload").answers),
+    ]
+    assert rows[0][6] == "LLMarking feedback"
+    assert str(rows[3][6]).endswith("there is no answer")
+    assert after["A5"].number_format == "0000"
+    assert after["F1"].font.italic
+    assert {row.student for row in site.client.answers(course).answers} == {"0007", "0008", "0009"}
+    assert made.errors == []
+    assert page.title() == "LLMarking"
 
 
 @pytest.fixture
@@ -635,6 +708,7 @@ def test_the_sum_of_several_questions_or_each_in_its_column(
     said = page.locator("#gradebook-said").inner_text()
     assert "what is missing counts 0 in the sum (1)" in said
     selects.nth(2).select_option(label="a new column at the end")
+    page.wait_for_selector("#gradebook-said >> text=Q2 goes into a new column at the end.")
     page.wait_for_selector("#gradebook-said >> text=Q2: no answer, nothing written (1)")
     _, text = downloaded(page, "#gradebook-said .lm-download")
     q1, q2 = marks["000", "Q1"], marks["000", "Q2"]

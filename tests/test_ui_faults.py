@@ -27,8 +27,9 @@ from llmarking.settings import ServerSettings
 from llmarking.store.database import open_store
 from llmarking.tables import files as tables
 from llmarking.tables.columns import Kind
+from llmarking.ui.checking import checked, targets
 from llmarking.ui.faults import explained, put
-from llmarking.ui.intake import Intake, checked, targets
+from llmarking.ui.intake import Intake
 
 GOLDEN = sorted(
     path for path in (Path(__file__).parent / "golden").iterdir() if ".graded" not in path.name
@@ -158,7 +159,7 @@ def test_the_check_step_is_in_chinese_throughout() -> None:
     said = re.sub(r"<[^>]+>", " ", checked(made, "zh") + targets(made, "zh"))
     ours = r"EXAMPLE_CSV\d\.csv|LLMarking( mark| feedback)?|UTF-8|BOM|StudentAns|ManualScore"
     assert re.findall(r"[A-Za-z]{3,}", re.sub(ours, "", said)) == []
-    made.remap(student=None, names=[], code=None, answers=[])
+    made.remap(student=None, names=[], code=None, answers=[], mark=None, feedback=None)
     assert "缺失" in checked(made, "zh")
     assert "is missing" in checked(made, "en")
 

@@ -181,6 +181,27 @@ def _matched(upload: Upload, columns: Columns, questions: Sequence[Question]) ->
     return _by_key(upload, asked, codes, questions)
 
 
+def naming_questions(upload: Upload, columns: Columns, questions: Sequence[Question]) -> Columns:
+    """The columns, with the one that says which question a row answers.
+
+    Headers may call it anything; it is known by its cells. Where those of the column that was taken
+    are not all codes of questions, it is the only column whose cells are.
+    """
+    codes = {question.code.casefold() for question in questions}
+    if len(columns.items) > 1 or len(codes) < 2:
+        return columns
+    taken = {columns.student, *columns.names, *(item.answer for item in columns.items)}
+    places = [place for place in range(len(upload.headers)) if place not in taken]
+    fitting = [
+        place
+        for place in places
+        if upload.body and all(row[place].strip().casefold() in codes for _, row in upload.body)
+    ]
+    if columns.code in fitting or len(fitting) != 1:
+        return columns
+    return replace(columns, code=fitting[0])
+
+
 def _by_key(
     upload: Upload, asked: tuple[Item, ...], codes: Mapping[str, str], questions: Sequence[Question]
 ) -> tuple[Item, ...]:
@@ -198,7 +219,8 @@ def _by_key(
             raise upload.fault(
                 sentence(
                     "unmatched",
-                    "can't be matched with a question: there are {known}. Say which one it is",
+                    "can't be matched with a question: there are {known}. Call the column like one "
+                    "of them",
                     known=listed(list(codes.values())),
                 ),
                 place=place,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from llmarking.datasets.tables import comparable
 from llmarking.errors import DataError
 from llmarking.sentences import sentence
 from llmarking.tables import csv_files, names, xlsx
+from llmarking.tables.answers import Answer
 from llmarking.tables.columns import FILLED_ONLY, Columns, Item, Kind, Upload, check_cells
 from llmarking.tables.grid import Changes, Row, SheetForm, TextForm
 
@@ -77,6 +78,27 @@ def targets(upload: Upload, columns: Columns) -> tuple[Target, ...]:
         Target(item.key, said(slot.mark), said(slot.feedback))
         for item, slot in zip(columns.items, _slots(upload, columns), strict=True)
     )
+
+
+def free_columns(upload: Upload) -> tuple[int, ...]:
+    """The columns that marks or feedback can go into because nothing stands in them.
+
+    There are none in a platform's own file, where each column has its meaning.
+    """
+    if upload.kind in FILLED_ONLY:
+        return ()
+    return tuple(place for place in range(len(upload.headers)) if _is_empty(upload, place))
+
+
+def standing(upload: Upload, columns: Columns, answers: Iterable[Answer]) -> list[str]:
+    """The lines of the answers whose marks stand in the file already, and stay."""
+    slots, rows = _slots(upload, columns), dict(upload.body)
+    lines = []
+    for answer in answers:
+        place = slots[answer.item].mark
+        if isinstance(place, int) and not _free(rows[answer.row][place], overwrite=False):
+            lines.append(str(answer.line))
+    return lines
 
 
 def export(
@@ -149,7 +171,7 @@ def _slots(upload: Upload, columns: Columns) -> list[_Slot]:
             continue
         targets: list[int | str] = []
         for what, place in (("mark", item.mark), ("feedback", item.feedback)):
-            if place is not None and not any(row[place].strip() for _, row in upload.body):
+            if place is not None and _is_empty(upload, place):
                 targets.append(place)
                 continue
             title = fresh_title(what, item.key if len(columns.items) > 1 else "", taken)
@@ -157,6 +179,10 @@ def _slots(upload: Upload, columns: Columns) -> list[_Slot]:
             targets.append(title)
         slots.append(_Slot(*targets))
     return slots
+
+
+def _is_empty(upload: Upload, place: int) -> bool:
+    return not any(row[place].strip() for _, row in upload.body)
 
 
 def fresh_title(what: str, about: str, taken: Collection[str]) -> str:

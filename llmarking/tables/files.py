@@ -17,9 +17,17 @@ from pathlib import Path
 from llmarking.errors import DataError
 from llmarking.sentences import sentence
 from llmarking.tables import csv_files, xlsx
-from llmarking.tables.answers import Answer, Class, Skipped, class_from, wire
+from llmarking.tables.answers import Answer, Class, Skipped, class_from, naming_questions, wire
 from llmarking.tables.columns import Columns, Item, Kind, Upload, columns_of, untitled
-from llmarking.tables.export import Export, Marking, Target, export, targets
+from llmarking.tables.export import (
+    Export,
+    Marking,
+    Target,
+    export,
+    free_columns,
+    standing,
+    targets,
+)
 from llmarking.tables.formats import known, recognise
 from llmarking.tables.grid import Grid, Row, TextForm, check_size
 from llmarking.tables.questions import Draft, questions_from
@@ -40,7 +48,10 @@ __all__ = [
     "columns_of",
     "detect",
     "export",
+    "free_columns",
+    "naming_questions",
     "questions_from",
+    "standing",
     "targets",
     "wire",
 ]

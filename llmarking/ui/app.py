@@ -164,14 +164,16 @@ def build(desk: Desk, i18n: gr.I18n) -> gr.Blocks:
 
 def _wire_upload(parts: Parts, page: UploadPage) -> None:
     upload, check, intake = parts.upload, parts.check, parts.intake
-    shown = [*check[: check._fields.index("explain")]]
-    taken = [intake, upload.problem, parts.steps, *shown]
+    taken = [intake, upload.problem, parts.steps, *check.understood]
     upload.questions.upload(page.questions, [upload.questions, intake], taken, **_QUIET)
     upload.answers.upload(page.answers, [upload.answers, intake], taken, **_QUIET)
     upload.sample.click(page.sample, intake, taken, **_QUIET)
-    columns = [check.student, check.names, check.code, check.columns]
-    for column in columns:
-        column.input(page.remap, [*columns, intake], taken, **_QUIET)
+    for columns, remap in (
+        (check.of_questions, page.remap_questions),
+        (check.of_answers, page.remap),
+    ):
+        for column in columns:
+            column.input(remap, [*columns, intake], taken, **_QUIET)
     check.start.click(
         page.start,
         [intake, check.name, check.explain, check.shots],

@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from llmarking.calls.jobs import FileFormat
 from llmarking.client import AsyncClient
+from llmarking.domain import Flag
 from llmarking.errors import DataError, LLMarkingError, RequestRefused
 from llmarking.protocol.courses import AnswerRow, WirePoint
 from llmarking.sentences import sentence
@@ -178,7 +179,8 @@ def marking(row: AnswerRow, points: list[WirePoint], language: Language) -> tabl
         )
         for point in points
     ]
-    parts.append(say(language, f"feedback_{row.state}"))
+    unread = row.state == "proposed" and Flag.EMPTY in row.flags
+    parts.append(say(language, "feedback_empty" if unread else f"feedback_{row.state}"))
     return tables.Marking(row.mark or 0.0, row.full_mark or 0.0, verdicts, "; ".join(parts))
 
 

@@ -203,7 +203,7 @@ def _table(dropped: Dropped, klass: ClassMarks, language: Language) -> str:
     upload = dropped.upload
     if upload is None:
         return ""
-    added = say(language, "gradebook_new")
+    added = say(language, "new_column")
     columns = [
         (place, added if place == NEW else upload.title(place))
         for place in choices(upload, dropped.student)
@@ -236,7 +236,11 @@ def _told(
     said = [note(put(language, text)) for text in upload.notes]
     for target, count in filling.written.items():
         place = plan.into[target]
-        column = say(language, "gradebook_new") if place == NEW else upload.title(place)
+        column = (
+            say(language, "new_column")
+            if place == NEW
+            else say(language, "column_called", title=upload.title(place))
+        )
         key = "gradebook_sum_into" if target == SUM else "gradebook_into"
         text = say(
             language, key, count=count, what=target, column=column, questions=len(klass.questions)

@@ -6,9 +6,8 @@ gradio and no HTTP here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,8 @@ from llmarking.datasets import courses
 from llmarking.domain import Question
 from llmarking.errors import DataError, LLMarkingError
 from llmarking.tables import files as tables
-from llmarking.ui.faults import explained, put
-from llmarking.ui.texts import Language, say
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "short" / "EXAMPLE"
-SHOWN = 8
-LINES_NAMED = 12
 
 
 @dataclass(slots=True)
@@ -30,13 +25,19 @@ class Intake:
 
     Attributes:
         questions_from: the file that the questions came in.
+        asked_upload: the file of questions, where it is a table of its own.
+        asked_columns: how that table is read; the teacher may have corrected it.
+        asked_problem: why there are no questions yet, where their file is at fault.
         data: the answers file, byte for byte; it is what the export fills in.
         columns: how the answers file is read; the teacher may have corrected it.
-        problem: why there is no class yet, where a file is at fault.
+        problem: why there is no class yet, where the answers file is at fault.
     """
 
     asked: tuple[Question, ...] = ()
     questions_from: tuple[str, bytes] | None = None
+    asked_upload: tables.Upload | None = None
+    asked_columns: tables.Columns | None = None
+    asked_problem: LLMarkingError | None = None
     data: bytes = b""
     upload: tables.Upload | None = None
     columns: tables.Columns | None = None
@@ -47,27 +48,32 @@ class Intake:
         """Take the questions from a file: a course in JSON, or a table.
 
         Raises:
-            DataError: the file is at fault; what was there before stays.
+            DataError: the file can't be read; what was there before stays.
         """
         if name.lower().endswith(".json"):
-            self.asked = courses.parse(data, name).questions
+            asked = courses.parse(data, name).questions
+            self.asked_upload, self.asked_columns, self.asked_problem = None, None, None
+            self.asked = asked
         else:
             upload = tables.detect(data, name)
-            drafts = tables.questions_from(upload, upload.columns)
-            self.asked = tuple(draft.question() for draft in drafts)
+            self.asked_upload, self.asked_columns = upload, _references(upload)
+            self._ask()
         self.questions_from = (name, data)
+        self._name_questions()
         self._match()
 
     def answers(self, data: bytes, name: str) -> None:
         """Take the answers from a file, and guess its columns.
 
         Raises:
-            DataError: the file is at fault; what was there before stays.
+            DataError: the file can't be read; what was there before stays.
         """
         upload = tables.detect(data, name)
+        own = self.questions_from is not None and self.questions_from[1] is not self.data
         self.data, self.upload, self.columns = data, upload, upload.columns
-        if not self.asked:
+        if not own:
             self._questions_inside(upload)
+        self._name_questions()
         self._match()
 
     def sample(self) -> None:
@@ -76,6 +82,19 @@ class Intake:
         self.questions(asked.read_bytes(), asked.name)
         self.answers(answered.read_bytes(), answered.name)
 
+    def remap_questions(
+        self, *, code: int | None, text: int | None, reference: int | None, full_mark: int | None
+    ) -> None:
+        """Read the table of questions as the teacher says."""
+        if self.asked_upload is None or self.asked_columns is None:
+            return
+        items = self.asked_columns.items or (tables.Item(key=""),)
+        item = replace(items[0], answer=None, text=text, reference=reference, full_mark=full_mark)
+        self.asked_columns = replace(self.asked_columns, code=code, items=(item,))
+        self._ask()
+        self._name_questions()
+        self._match()
+
     def remap(
         self,
         *,
@@ -83,8 +102,14 @@ class Intake:
         names: Sequence[int],
         code: int | None,
         answers: Sequence[int],
+        mark: int | None,
+        feedback: int | None,
     ) -> None:
-        """Read the answers file as the teacher says."""
+        """Read the answers file as the teacher says.
+
+        Where there is one column of answers, `mark` and `feedback` are the empty columns to fill;
+        None is one that is added.
+        """
         if self.upload is None or self.columns is None:
             return
         known = {item.answer: item for item in self.columns.items}
@@ -98,10 +123,58 @@ class Intake:
         self.columns = replace(
             self.columns, student=student, names=tuple(names), code=code, items=items
         )
+        if free := self.free:
+            item = replace(
+                items[0],
+                mark=_target(mark, items[0].mark, free),
+                feedback=_target(feedback if feedback != mark else None, items[0].feedback, free),
+            )
+            self.columns = replace(self.columns, items=(item,))
         self._match()
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """The columns among which the teacher chooses where marks go."""
+        if self.upload is None or self.columns is None or len(self.columns.items) != 1:
+            return ()
+        [item] = self.columns.items
+        taken = {self.columns.student, *self.columns.names, self.columns.code, item.answer}
+        return tuple(place for place in tables.free_columns(self.upload) if place not in taken)
+
+    @property
+    def marks_only(self) -> bool:
+        """Whether the file of answers is a gradebook, with columns of marks and none of answers."""
+        items = () if self.columns is None else self.columns.items
+        marks = [item for item in items if item.mark is not None or item.points]
+        return bool(marks) and all(item.answer is None for item in items)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to grade."""
+        return self.found is not None
+
+    def body(self, upload: str | None) -> dict[str, Any]:
+        """Questions and answers as `POST /jobs` takes them, each with its place in the file."""
+        assert self.found is not None
+        body = tables.wire(self.found, self.asked)
+        for answer in body["answers"]:
+            answer["source"] = {**(answer.get("source") or {}), "upload": upload}
+        return dict(body)
+
+    def _ask(self) -> None:
+        """The questions of their table, or what is wrong with it."""
+        assert self.asked_upload is not None
+        assert self.asked_columns is not None
+        self.asked, self.asked_problem = (), None
+        try:
+            drafts = tables.questions_from(self.asked_upload, self.asked_columns)
+            self.asked = tuple(draft.question() for draft in drafts)
+        except DataError as error:
+            self.asked_problem = error
 
     def _questions_inside(self, upload: tables.Upload) -> None:
         """Some platforms write questions and right answers beside the answers."""
+        self.asked, self.questions_from = (), None
         try:
             drafts = tables.questions_from(upload, upload.columns)
             # A right answer without points and marks is one point, worth one mark.
@@ -115,121 +188,37 @@ class Intake:
             return
         self.questions_from = (upload.file, self.data)
 
+    def _name_questions(self) -> None:
+        """Find the column that says which question a row answers, if its header does not tell."""
+        if self.upload is not None and self.columns is not None:
+            self.columns = tables.naming_questions(self.upload, self.columns, self.asked)
+
     def _match(self) -> None:
         self.found, self.problem = None, None
-        if self.upload is None or self.columns is None or not self.asked:
+        if self.upload is None or self.columns is None or not self.asked or self.marks_only:
             return
         try:
+            tables.targets(self.upload, self.columns)  # each mark has a place to go to
             self.found = tables.class_from(self.upload, self.columns, self.asked)
         except DataError as error:
             self.problem = error
 
-    @property
-    def ready(self) -> bool:
-        """Whether there is something to grade."""
-        return self.found is not None and any(a.text is not None for a in self.found.answers)
 
-    def body(self, upload: str | None) -> dict[str, Any]:
-        """Questions and answers as `POST /jobs` takes them, each with its place in the file."""
-        assert self.found is not None
-        body = tables.wire(self.found, self.asked)
-        for answer in body["answers"]:
-            answer["source"] = {**(answer.get("source") or {}), "upload": upload}
-        return dict(body)
+def _references(upload: tables.Upload) -> tables.Columns:
+    """The columns of a table of questions, in which an `answer` is no student's."""
+    columns = upload.columns
+    if upload.kind is tables.Kind.ANSWERS and columns.student is None and len(columns.items) == 1:
+        [item] = columns.items
+        if item.reference is None:
+            item = replace(item, reference=item.answer, answer=None)
+            return replace(columns, items=(item,))
+    return columns
+
+
+def _target(chosen: int | None, now: int | None, free: Sequence[int]) -> int | None:
+    """The column to fill: a column that holds something stays what it was taken for."""
+    return now if chosen is None and now is not None and now not in free else chosen
 
 
 def _tagged(draft: tables.Draft) -> bool:
     return "<point" in "".join(draft.reference.split()).casefold()
-
-
-def checked(intake: Intake, language: Language) -> str:
-    """What was recognised, as HTML."""
-
-    def line(kind: str, key: str, **values: object) -> str:
-        return f'<p class="lm-{kind}">{escape(say(language, key, **values))}</p>'
-
-    said = []
-    if intake.asked and intake.questions_from:
-        points = sum(len(question.points) for question in intake.asked)
-        name = intake.questions_from[0]
-        said.append(
-            line("good", "questions_read", count=len(intake.asked), points=points, file=name)
-        )
-    else:
-        said.append(line("note", "questions_missing"))
-    if intake.upload is None:
-        said.append(line("note", "answers_missing"))
-    elif intake.found is not None:
-        said += _found(intake, language, line)
-    if intake.problem is not None:
-        why = explained(language, intake.problem)
-        said.append(f'<p class="lm-problem">{escape(why)}</p>')
-    if intake.upload is not None:
-        notes = dict.fromkeys((*intake.upload.notes, *(intake.found.notes if intake.found else ())))
-        said += [f'<p class="lm-note">{escape(put(language, text))}</p>' for text in notes]
-    return "".join(said)
-
-
-def _found(intake: Intake, language: Language, line: Callable[..., str]) -> list[str]:
-    assert intake.found is not None
-    assert intake.upload is not None
-    answers = [answer for answer in intake.found.answers if answer.text is not None]
-    said = [
-        line(
-            "good" if answers else "problem",
-            "answers_read",
-            count=len(answers),
-            students=len({answer.student or answer.row for answer in answers}),
-            file=intake.upload.file,
-            source=put(language, intake.upload.kind.said),
-            form=put(language, intake.upload.form),
-        )
-    ]
-    empty = [str(answer.line) for answer in answers if not (answer.text or "").strip()]
-    if empty:
-        said.append(line("note", "empty_answers", count=len(empty), lines=_some(empty)))
-    return said
-
-
-def _some(lines: Sequence[str]) -> str:
-    """The first few of them."""
-    return ", ".join(lines[:LINES_NAMED]) + (" …" if len(lines) > LINES_NAMED else "")
-
-
-def preview(intake: Intake, language: Language) -> str:
-    """The first answers as they are understood, as an HTML table."""
-    if intake.found is None:
-        return ""
-    rows = "".join(
-        f'<tr><td class="lm-number">{answer.line}</td>'
-        f"<td class='lm-name'>{escape(answer.student or '')}</td>"
-        f"<td class='lm-name'>{escape(answer.name or '')}</td><td>{escape(answer.question)}</td>"
-        f'<td class="lm-cut">{escape((answer.text or "")[:200])}</td></tr>'
-        for answer in intake.found.answers[:SHOWN]
-    )
-    heads = "".join(
-        f'<th scope="col">{escape(say(language, key))}</th>'
-        for key in ("column_line", "column_student", "column_name", "column_question", "answer")
-    )
-    return (
-        f'<div class="lm-scroll"><table class="lm-table"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
-def targets(intake: Intake, language: Language) -> str:
-    """Where marks and feedback will be written, as HTML."""
-    if intake.upload is None or intake.columns is None:
-        return ""
-    said = [
-        say(
-            language,
-            "goes_into",
-            what=target.key,
-            mark=put(language, target.mark),
-            feedback=put(language, target.feedback),
-        )
-        for target in tables.targets(intake.upload, intake.columns)
-    ]
-    more = [f"… (+{len(said) - SHOWN})"] if len(said) > SHOWN else []
-    return "".join(f'<p class="lm-muted">{escape(text)}</p>' for text in said[:SHOWN] + more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +13,11 @@ import gradio as gr
 
 from llmarking.client import AsyncClient
 from llmarking.errors import LLMarkingError
+from llmarking.tables.files import Item, Upload
+from llmarking.ui.checking import asked_preview, checked, preview, targets
 from llmarking.ui.desk import Desk, headings, note, told
 from llmarking.ui.faults import explained
-from llmarking.ui.intake import Intake, checked, preview, targets
+from llmarking.ui.intake import Intake
 from llmarking.ui.texts import Language, say
 
 CLASSES = 50
@@ -36,10 +38,19 @@ class CheckParts(NamedTuple):
     """The components of the second step."""
 
     said: gr.HTML
+    asked: gr.Accordion
+    asked_columns: gr.Group
+    asked_code: gr.Dropdown
+    asked_text: gr.Dropdown
+    asked_reference: gr.Dropdown
+    asked_full_mark: gr.Dropdown
+    asked_preview: gr.HTML
     student: gr.Dropdown
     names: gr.Dropdown
     code: gr.Dropdown
     columns: gr.Dropdown
+    mark: gr.Dropdown
+    feedback: gr.Dropdown
     preview: gr.HTML
     targets: gr.HTML
     name: gr.Textbox
@@ -47,6 +58,21 @@ class CheckParts(NamedTuple):
     shots: gr.Radio
     start: gr.Button
     problem: gr.HTML
+
+    @property
+    def understood(self) -> list[Any]:
+        """What shows how the two files are read."""
+        return [*self[: self._fields.index("explain")]]
+
+    @property
+    def of_questions(self) -> list[Any]:
+        """The columns that `UploadPage.remap_questions` takes."""
+        return [self.asked_code, self.asked_text, self.asked_reference, self.asked_full_mark]
+
+    @property
+    def of_answers(self) -> list[Any]:
+        """The columns that `UploadPage.remap` takes."""
+        return [self.student, self.names, self.code, self.columns, self.mark, self.feedback]
 
 
 class UploadPage:
@@ -98,12 +124,35 @@ class UploadPage:
         """Take the class that is shipped."""
         return await self._taken(intake, request, intake.sample)
 
+    async def remap_questions(
+        self,
+        code: int | None,
+        text: int | None,
+        reference: int | None,
+        full_mark: int | None,
+        intake: Intake,
+        request: gr.Request,
+    ) -> list[Any]:
+        """Read the table of questions as the teacher says."""
+
+        def take() -> None:
+            intake.remap_questions(
+                code=_place(code),
+                text=_place(text),
+                reference=_place(reference),
+                full_mark=_place(full_mark),
+            )
+
+        return await self._taken(intake, request, take)
+
     async def remap(
         self,
         student: int | None,
         names: list[int],
         code: int | None,
         columns: list[int],
+        mark: int | None,
+        feedback: int | None,
         intake: Intake,
         request: gr.Request,
     ) -> list[Any]:
@@ -111,7 +160,12 @@ class UploadPage:
 
         def take() -> None:
             intake.remap(
-                student=_place(student), names=names or (), code=_place(code), answers=columns or ()
+                student=_place(student),
+                names=names or (),
+                code=_place(code),
+                answers=columns or (),
+                mark=_place(mark),
+                feedback=_place(feedback),
             )
 
         return await self._taken(intake, request, take)
@@ -128,7 +182,8 @@ class UploadPage:
             await asyncio.to_thread(take)
         except LLMarkingError as error:
             problem = note(say(language, "problem", why=explained(language, error)), "problem")
-        both = bool(intake.asked) and intake.upload is not None
+        asked = bool(intake.asked) or intake.asked_upload is not None
+        both = asked and intake.upload is not None
         step = gr.Walkthrough(selected=2) if both and not problem else gr.skip()
         said = checked(intake, language)
         return [intake, problem or ("" if both else said), step, *_shown(intake, language, said)]
@@ -196,26 +251,64 @@ def _place(value: int | None) -> int | None:
 
 
 def _shown(intake: Intake, language: Language, said: str) -> list[Any]:
-    """The fields of CheckParts up to `name`."""
-    if intake.upload is None or intake.columns is None:
-        empty = [gr.Dropdown(choices=[], value=None) for _ in range(4)]
-        return [said, *empty, "", "", gr.skip()]
-    columns = intake.columns
-    choices: Choices = [
-        (title or f"({number + 1})", number) for number, title in enumerate(intake.upload.headers)
-    ]
-    none: Choices = [(say(language, "no_column"), -1), *choices]
-    answered = [item.answer for item in columns.items if item.answer is not None]
+    """The values of `CheckParts.understood`."""
+    return [said, *_shown_questions(intake, language), *_shown_answers(intake, language)]
+
+
+def _shown_questions(intake: Intake, language: Language) -> list[Any]:
+    upload, columns = intake.asked_upload, intake.asked_columns
+    fields = [gr.skip() for _ in range(4)]
+    if upload is not None and columns is not None:
+        item = columns.items[0] if columns.items else Item(key="")
+        places = (columns.code, item.text, item.reference, item.full_mark)
+        fields = [_one_of(_choices(upload), place, language) for place in places]
     return [
-        said,
-        gr.Dropdown(choices=none, value=-1 if columns.student is None else columns.student),
+        gr.Accordion(open=True) if intake.asked_problem else gr.skip(),
+        gr.Group(visible=upload is not None),
+        *fields,
+        asked_preview(intake, language),
+    ]
+
+
+def _shown_answers(intake: Intake, language: Language) -> list[Any]:
+    upload, columns = intake.upload, intake.columns
+    if upload is None or columns is None:
+        empty = [gr.Dropdown(choices=[], value=None) for _ in range(4)]
+        hidden = [gr.Dropdown(visible=False) for _ in range(2)]
+        return [*empty, *hidden, "", "", gr.skip()]
+    choices = _choices(upload)
+    answered = [item.answer for item in columns.items if item.answer is not None]
+    free = intake.free if answered else ()
+    item = columns.items[0] if columns.items else Item(key="")
+    return [
+        _one_of(choices, columns.student, language),
         gr.Dropdown(choices=choices, value=list(columns.names)),
-        gr.Dropdown(choices=none, value=-1 if columns.code is None else columns.code),
+        _one_of(choices, columns.code, language),
         gr.Dropdown(choices=choices, value=answered),
+        _target(upload, item.mark, free, item.feedback, language),
+        _target(upload, item.feedback, free, item.mark, language),
         preview(intake, language),
         targets(intake, language),
         gr.Textbox(placeholder=_title(intake, language)),
     ]
+
+
+def _target(
+    upload: Upload, place: int | None, free: Sequence[int], other: int | None, language: Language
+) -> gr.Dropdown:
+    """The column to fill, among those that are free and not the other's."""
+    choices = [choice for choice in _choices(upload) if choice[1] in free and choice[1] != other]
+    added: Choices = [(say(language, "new_column"), -1), *choices]
+    return gr.Dropdown(choices=added, value=place if place in free else -1, visible=bool(free))
+
+
+def _choices(upload: Upload) -> Choices:
+    return [(title or f"({number + 1})", number) for number, title in enumerate(upload.headers)]
+
+
+def _one_of(choices: Choices, place: int | None, language: Language) -> gr.Dropdown:
+    none: Choices = [(say(language, "no_column"), -1), *choices]
+    return gr.Dropdown(choices=none, value=-1 if place is None else place)
 
 
 def build_upload(i18n: gr.I18n) -> UploadParts:
@@ -244,15 +337,29 @@ def build_upload(i18n: gr.I18n) -> UploadParts:
 def build_check(i18n: gr.I18n) -> CheckParts:
     """The second step."""
     said = gr.HTML(elem_id="checked")
+    with gr.Accordion(i18n("asked_columns"), open=False, elem_id="asked") as asked:
+        with gr.Group(visible=False) as asked_columns:
+            with gr.Row():
+                reference = gr.Dropdown(label=i18n("use_reference"), elem_id="asked-reference")
+                code = gr.Dropdown(label=i18n("use_question"), elem_id="asked-code")
+            with gr.Row():
+                text = gr.Dropdown(label=i18n("use_text"), elem_id="asked-text")
+                full_mark = gr.Dropdown(label=i18n("use_full_mark"), elem_id="asked-full-mark")
+        shown_questions = gr.HTML(elem_id="asked-preview")
+    of_questions = (code, text, reference, full_mark)
     with gr.Accordion(i18n("columns"), open=True):
         with gr.Row():
             columns = gr.Dropdown(label=i18n("use_answer"), multiselect=True, elem_id="columns")
-            code = gr.Dropdown(label=i18n("use_question"))
+            named = gr.Dropdown(label=i18n("use_question"), elem_id="code-column")
         with gr.Row():
             student = gr.Dropdown(label=i18n("use_student"), elem_id="student-column")
-            names = gr.Dropdown(label=i18n("use_name"), multiselect=True)
+            names = gr.Dropdown(label=i18n("use_name"), multiselect=True, elem_id="name-columns")
+        with gr.Row():
+            mark = gr.Dropdown(label=i18n("use_mark"), visible=False, elem_id="mark-column")
+            feedback = gr.Dropdown(
+                label=i18n("use_feedback"), visible=False, elem_id="feedback-column"
+            )
         where = gr.HTML()
-    gr.Markdown(i18n("preview"), elem_classes="lm-heading")
     shown = gr.HTML(elem_id="preview")
     with gr.Row():
         name = gr.Textbox(label=i18n("class_name"), max_length=200, elem_id="class-name")
@@ -262,5 +369,7 @@ def build_check(i18n: gr.I18n) -> CheckParts:
     gr.Markdown(i18n("start_hint"))
     start = gr.Button(i18n("start"), variant="primary", elem_id="start")
     return CheckParts(
-        said, student, names, code, columns, shown, where, name, explain, shots, start, problem
+        *(said, asked, asked_columns, *of_questions, shown_questions),
+        *(student, names, named, columns, mark, feedback, shown, where),
+        *(name, explain, shots, start, problem),
     )
