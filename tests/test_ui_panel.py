@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, strategies as st
@@ -57,6 +57,22 @@ def detail(**changes: Any) -> AnswerDetail:
         "contests": [],
     }
     return AnswerDetail(**(fields | changes))
+
+
+def mark_row(id: int, kind: Literal["model", "human"], points: list[PointResult]) -> MarkRow:
+    """A row of an answer's history."""
+    return MarkRow(
+        id=id,
+        kind=kind,
+        current=False,
+        undone=False,
+        question_version=1,
+        mark=2,
+        full_mark=3,
+        points=points,
+        flags=[],
+        created_at="2026-01-01T00:00:00Z",
+    )
 
 
 def plain(html: str) -> str:
@@ -132,22 +148,35 @@ def test_a_teachers_mark_keeps_what_the_model_said_beside_it() -> None:
         PointResult(id=1, mark=2, text="stores pairs", held=False),
         PointResult(id=2, mark=1, text="is fast", held=False),
     ]
-    model = MarkRow(
-        id=6,
-        kind="model",
-        current=False,
-        undone=False,
-        question_version=1,
-        mark=2,
-        full_mark=3,
-        points=detail().points,
-        flags=[],
-        created_at="2026-01-01T00:00:00Z",
-    )
+    model = mark_row(6, "model", detail().points)
     html = panel(detail(points=verdicts, model=model, state="overridden", mark=0.0), "en")
     assert "90 %" in html
     assert "<mark" in html
     assert re.findall(r'aria-pressed="(\w+)"', html) == ["false", "false"]
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ({1: True, 2: False}, "confirmed; the model differs since"),
+        ({1: False, 2: True}, "you differ from the model"),
+    ],
+)
+def test_a_mark_that_was_confirmed_is_not_said_to_differ_by_the_teachers_doing(
+    first: dict[int, bool], said: str
+) -> None:
+    def read(held: dict[int, bool]) -> list[PointResult]:
+        return [point.model_copy(update={"held": held[point.id]}) for point in detail().points]
+
+    mine = {1: True, 2: False}
+    history = [
+        mark_row(5, "model", read({1: False, 2: False})),
+        mark_row(6, "model", read(first)),
+        mark_row(7, "human", read(mine)),
+        mark_row(8, "model", read({1: True, 2: True})),
+    ]
+    html = panel(detail(points=read(mine), state="overridden", history=history), "en")
+    assert said in plain(html)
 
 
 def test_an_empty_answer_says_so() -> None:

@@ -33,7 +33,10 @@ class JobCourse(Sent):
     id: Id | None = None
     name: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     retention_days: int | None = Field(
-        default=None, ge=1, le=36_500, description="The course is deleted that long after it began."
+        default=None,
+        ge=1,
+        le=36_500,
+        description="Deleted so many days after it was last used; else the server's.",
     )
     risk: float | None = Field(default=None, gt=0, lt=0.5)
 

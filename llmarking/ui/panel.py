@@ -104,7 +104,7 @@ def _with_reasons(point: PointResult, model: PointResult | None) -> PointResult:
 
 
 def _head(answer: AnswerDetail, language: Language, left: int | None) -> str:
-    state = f'<span class="lm-badge lm-{answer.state}">{_t(language, answer.state)}</span>'
+    state = f'<span class="lm-badge lm-{answer.state}">{_t(language, _state(answer))}</span>'
     who = " · ".join(escape(part) for part in (answer.student, answer.name) if part)
     waiting = f'<span class="lm-left">{_t(language, "left", count=left)}</span>' if left else ""
     mark, full = answer.mark or 0, answer.full_mark or 0
@@ -113,6 +113,25 @@ def _head(answer: AnswerDetail, language: Language, left: int | None) -> str:
 <span class="lm-mark"><output>{mark:g}</output> / {full:g}</span>
 {state}{badges(answer.flags, language)}{waiting}
 </header>"""
+
+
+def _state(answer: AnswerDetail) -> str:
+    """The name of what is said of the mark's state.
+
+    A mark that was confirmed counts as the teacher's own from the moment the model's verdicts
+    differ from it, by a refit or a new version of the question.
+    """
+    if answer.state != "overridden":
+        return answer.state
+    decided = answer.mark_id or 0
+    before = [mark for mark in answer.history if mark.kind == "model" and mark.id < decided]
+    then = max(before, key=lambda mark: mark.id, default=None)
+    agreed = then is not None and _held(then.points) == _held(answer.points)
+    return "confirmed_once" if agreed else answer.state
+
+
+def _held(points: Iterable[PointResult]) -> dict[int, bool | None]:
+    return {point.id: point.held for point in points}
 
 
 def _point(point: PointResult, language: Language) -> str:
