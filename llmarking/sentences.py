@@ -70,6 +70,12 @@ def of_pydantic(fault: Mapping[str, Any]) -> Sentence:
     return Sentence(text, f"value_{fault['type']}", values)
 
 
+def counted(count: float, one: str, several: str) -> str:
+    """A number with its word: `1 answer`, `1,200 answers`, `2.5 marks`."""
+    shown = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{shown} {one if count == 1 else several}"
+
+
 def word(state: str) -> Sentence:
     """A word for the state something is in, which names itself."""
     return Sentence(state, f"state_{state}", {})

@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from llmarking.errors import DataError, InputError, Overloaded
-from llmarking.sentences import Sentence, as_json, from_json, of_pydantic, sentence
+from llmarking.sentences import Sentence, as_json, counted, from_json, of_pydantic, sentence
 
 SAID = sentence("too_long", "has {size:,} characters; {what} may have 5", size=1000, what="it")
 
@@ -28,6 +28,11 @@ def test_copies_keep_the_name(copied: object) -> None:
     assert (again, again.code, again.values) == (SAID, SAID.code, SAID.values)
     fault = copied(DataError(SAID, file="a.csv", line=2))
     assert (str(fault), fault.message.code) == (f"a.csv, line 2: {SAID}", "too_long")
+
+
+def test_a_word_goes_with_its_number() -> None:
+    said = [counted(n, "mark", "marks") for n in (0, 1, 1.0, 2.5, 12_000)]
+    assert said == ["0 marks", "1 mark", "1 mark", "2.5 marks", "12,000 marks"]
 
 
 def test_errors_keep_the_sentence_they_were_raised_with() -> None:

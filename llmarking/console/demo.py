@@ -20,6 +20,7 @@ from llmarking.console.feedback import print_question
 from llmarking.datasets.courses import Course
 from llmarking.domain import Question, StudentAnswer
 from llmarking.errors import RequestRefused, ServerUnreachable
+from llmarking.sentences import counted
 from llmarking.sharing import in_order
 from llmarking.terminal import ExitCode, Terminal
 
@@ -85,7 +86,7 @@ class Demo:
         async with AsyncClient(url, key, timeout=SILENCE) as client:
             model = (await client.models())[0].model
             say(self._out, self._course.title or self._course.name, "bold")
-            say(self._out, f"{len(self._plan)} answers, graded by {model}")
+            say(self._out, f"{counted(len(self._plan), 'answer', 'answers')}, graded by {model}")
             marked, verdict_seconds = await self._verdicts(client)
             explained, explaining_seconds = await self._explanations(client, marked)
         times = Times(loading, verdict_seconds, explaining_seconds)

@@ -15,6 +15,7 @@ from llmarking.console.feedback import FLAGS, teacher_mark
 from llmarking.domain import Question, StudentAnswer
 from llmarking.errors import RequestRefused
 from llmarking.protocol.bodies import GradeResponse, PointResult
+from llmarking.sentences import counted
 from llmarking.terminal import printable
 
 
@@ -180,16 +181,17 @@ def print_summary(out: Console, summary: dict[str, Any]) -> None:
     say(out, LEGEND, "dim")
     out.print()
     seconds = summary["seconds"]
-    took = f"{summary['answers']} answers with {summary['points']} points"
+    answers = counted(summary["answers"], "answer", "answers")
+    took = f"{answers} with {counted(summary['points'], 'point', 'points')}"
     took += f" in {seconds['verdicts']:.1f} s: {summary['answers_per_second']:.1f} answers"
     say(out, f"{took} and {summary['points_per_second']:.1f} points a second.")
     if summary["explained"]:
-        noun = "answer" if summary["explained"] == 1 else "answers"
-        say(out, f"{summary['explained']} {noun} explained in {seconds['explanations']:.1f} s.")
+        explained = counted(summary["explained"], "answer", "answers")
+        say(out, f"{explained} explained in {seconds['explanations']:.1f} s.")
     if seconds["loading"] is not None:
         say(out, f"The server was ready after {seconds['loading']:.0f} s.")
     if summary["failed"]:
-        say(out, f"{summary['failed']} answers could not be graded.", "red")
+        say(out, f"{counted(summary['failed'], 'answer', 'answers')} could not be graded.", "red")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from rich.text import Text
 from llmarking.calls.call import PointReason
 from llmarking.domain import Flag, Question, StudentAnswer
 from llmarking.protocol.bodies import GradeResponse, PointResult
+from llmarking.sentences import counted
 from llmarking.terminal import printable
 
 FLAGS = {
@@ -32,8 +33,8 @@ _SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 def print_question(out: Console, question: Question) -> None:
     """The question as a student sees it: never its reference."""
-    points = f"{len(question.points)} point" + ("s" if len(question.points) > 1 else "")
-    marks = f"{question.full_mark:g} mark" + ("s" if question.full_mark != 1 else "")
+    points = counted(len(question.points), "point", "points")
+    marks = counted(question.full_mark, "mark", "marks")
     about = [question.code, question.subject, f"{marks}, {points}"]
     out.print(_text(" · ".join(part for part in about if part), "bold"))
     out.print(_text(question.text))

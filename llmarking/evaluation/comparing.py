@@ -17,6 +17,7 @@ from llmarking.evaluation import report
 from llmarking.evaluation.folder import Key, Sample, read_run, read_samples
 from llmarking.metrics import agreement
 from llmarking.metrics.resampling import Difference, answer_differences, point_differences
+from llmarking.sentences import counted
 from llmarking.terminal import printable
 
 FORMAT = "llmarking-comparison/1"
@@ -135,7 +136,7 @@ def sections(result: Mapping[str, Any]) -> list[report.Section]:
 
 def sentence(result: Mapping[str, Any]) -> str:
     """Which verdicts one run has right and the other does not."""
-    said = [f"{result['answers']} answers are in both runs."]
+    said = [f"{counted(result['answers'], 'answer is', 'answers are')} in both runs."]
     if any(result["only"]):
         said.append(
             f"{result['only'][0]} are in A only and {result['only'][1]} in B only; they are left "

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any, Self
 
 from llmarking.errors import DataError, InputError
+from llmarking.sentences import counted
 
 Sample = dict[str, Any]
 Key = tuple[str, str]
@@ -91,8 +92,8 @@ class RunFolder:
     def _compare(self, configuration: Mapping[str, Any], resume: bool) -> None:
         if not resume:
             raise InputError(
-                f"{self.path} holds {len(self.samples)} answers already; --resume goes on with "
-                "them, --out puts this run elsewhere"
+                f"{self.path} holds {counted(len(self.samples), 'answer', 'answers')} already; "
+                "--resume goes on from there, --out puts this run elsewhere"
             )
         self.run = read_run(self.path)
         before = self.run["configuration"]

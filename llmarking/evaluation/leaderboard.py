@@ -16,6 +16,7 @@ from typing import Any
 from llmarking.errors import DataError, InputError
 from llmarking.evaluation import report
 from llmarking.evaluation.folder import read_run
+from llmarking.sentences import counted
 
 OTHERS = "others.json"
 INTERVAL = "95 %"  # of kappa, beside it
@@ -159,8 +160,8 @@ def _about(run: Entry) -> str:
     """What the table is over."""
     model, what = run.metrics["model"], run.configuration
     counts = [f"{model[level]['pooled'][level]} {level}" for level in COLUMNS if model[level]]
-    questions = len(model["by_question"])
-    return f"{what['source']}: {questions} questions, {', '.join(counts)}."
+    questions = counted(len(model["by_question"]), "question", "questions")
+    return f"{what['source']}: {questions}, {', '.join(counts)}."
 
 
 def _titles() -> Iterator[str]:

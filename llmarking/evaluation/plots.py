@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from llmarking.sentences import counted
 from llmarking.terminal import printable
 
 OURS, OTHERS, FAINT = "#1f5fa8", "#c8641e", "#8a8f98"
@@ -160,7 +161,7 @@ def _many_questions(axes: Axes, rows: Sequence[tuple[str, Mapping[str, float | N
         axes.plot(np.arange(1, len(values) + 1), values, marker, color=colour, label=label, ms=3)
     axes.axhline(0, color=FAINT, linewidth=0.8)
     axes.set(xlabel="questions, lowest first", ylabel="agreement", ylim=(None, 1.02))
-    axes.set(title=f"{len(rows)} questions")
+    axes.set(title=counted(len(rows), "question", "questions"))
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
 

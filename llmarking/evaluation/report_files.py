@@ -11,6 +11,7 @@ import jinja2
 
 from llmarking import __version__
 from llmarking.evaluation import report
+from llmarking.sentences import counted
 
 TEMPLATE = "report.html.jinja"
 
@@ -85,11 +86,12 @@ def _about(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for card in run["servers"]:
         yield "served with", _plain(card["versions"])
     for session in run["sessions"]:
-        answers, began, ended = session["answers"], session["began"], session["ended"]
+        answers = counted(session["answers"], "answer", "answers")
+        began, ended = session["began"], session["ended"]
         if ended is None:
-            yield "graded", f"{answers} answers from {began} on, until it was killed"
+            yield "graded", f"{answers} from {began} on, until it was killed"
         else:
-            yield "graded", f"{answers} answers in {session['seconds']:.0f} s, {began} to {ended}"
+            yield "graded", f"{answers} in {session['seconds']:.0f} s, {began} to {ended}"
 
 
 def _plain(value: Any) -> str:

@@ -30,6 +30,7 @@ from llmarking.evaluation.plan import About, key_of, plan, sample, short_version
 from llmarking.evaluation.progress import progress
 from llmarking.evaluation.run_metrics import measure
 from llmarking.protocol.bodies import Method, ModelCard
+from llmarking.sentences import counted
 from llmarking.terminal import ExitCode, Terminal
 
 FORMAT = "llmarking-run/1"
@@ -131,8 +132,8 @@ class Evaluation:
         planned = {key_of(answer) for _, answer in self._plan}
         if extra := folder.samples.keys() - planned:
             raise InputError(
-                f"{folder.path} holds {len(extra)} answers that this run leaves out; resume with "
-                "a larger --limit, or put this run elsewhere with --out"
+                f"{folder.path} holds {counted(len(extra), 'answer', 'answers')} that this run "
+                "leaves out; resume with a larger --limit, or put this run elsewhere with --out"
             )
         run = {
             "format": FORMAT,

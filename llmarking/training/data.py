@@ -16,6 +16,7 @@ from llmarking.domain import GradedExample, Question, StudentAnswer
 from llmarking.errors import InputError
 from llmarking.screening.normalising import clean
 from llmarking.screening.screen import canonical
+from llmarking.sentences import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,8 @@ def split(all_groups: Sequence[Group], share: float, seed: int, most: int = 8) -
     )
     if not parts.train or (share > 0 and not parts.held):
         raise InputError(
-            f"{len(all_groups)} questions are too few to hold some out; add courses, or train "
-            "without with --held-out 0"
+            f"{counted(len(all_groups), 'question is', 'questions are')} too few to hold some "
+            "out; add courses, or train without with --held-out 0"
         )
     return parts
 

@@ -18,6 +18,7 @@ from llmarking.client import AsyncClient
 from llmarking.errors import InputError
 from llmarking.metrics.agreement import point_metrics
 from llmarking.metrics.resampling import Difference, point_differences
+from llmarking.sentences import counted
 from llmarking.training.data import Group, question_key
 
 # Fewer questions than this can't tell chance from progress, whatever the interval says.
@@ -41,7 +42,8 @@ class Comparison:
 
     def __str__(self) -> str:
         return (
-            f"{self.verdicts} verdicts to {self.questions} questions that were not trained on: "
+            f"{counted(self.verdicts, 'verdict', 'verdicts')} to "
+            f"{counted(self.questions, 'question', 'questions')} that were not trained on: "
             f"kappa {self.before:.3f} before, {self.after:.3f} with the new adapter, difference "
             f"{self.difference.estimate:+.3f} ({self.difference.low:+.3f} to "
             f"{self.difference.high:+.3f})"

@@ -24,6 +24,7 @@ from llmarking.metrics.agreement import to_json
 from llmarking.models import adapters, hub
 from llmarking.models.adapters import Adapter
 from llmarking.models.catalogue import ModelSpec
+from llmarking.sentences import counted
 from llmarking.training import data as training_data, output as training_output
 from llmarking.training.data import Group, Source, Split, question_key
 from llmarking.training.memory import available_gib, plan, shape
@@ -254,7 +255,9 @@ def _summary(
     parts: Split, steps: Sequence[Sequence[Row]], per_epoch: int, renderer: Renderer
 ) -> str:
     def count(groups: Sequence[Group]) -> str:
-        return f"{len(groups)} questions with {sum(len(g.answers) for g in groups):,} answers"
+        answers = sum(len(group.answers) for group in groups)
+        questions = counted(len(groups), "question", "questions")
+        return f"{questions} with {counted(answers, 'answer', 'answers')}"
 
     tokens = sum(row.length for step in steps for row in step)
     alone = sum(
@@ -263,11 +266,13 @@ def _summary(
         for row in step
     )
     text = (
-        f"trains on {count(parts.train)}, holds out {count(parts.held)}; {len(steps)} steps, "
+        f"trains on {count(parts.train)}, holds out {count(parts.held)}; "
+        f"{counted(len(steps), 'step', 'steps')}, "
         f"{per_epoch} an epoch, {tokens:,} tokens ({alone:,} without sharing)"
     )
     if renderer.left_out:
-        text += f"; {len(renderer.left_out)} answers are too long and left out (--max-tokens)"
+        left_out = counted(len(renderer.left_out), "answer is", "answers are")
+        text += f"; {left_out} too long and left out (--max-tokens)"
     return text
 
 

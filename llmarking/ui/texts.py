@@ -11,7 +11,9 @@ import string
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from llmarking.sentences import counted
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -28,11 +30,9 @@ TEXTS: Mapping[str, Mapping[Language, str]] = tomllib.loads(
 class _Places(string.Formatter):
     """As `str.format`, and a place like `{count:word|words}` is the number and one of the two."""
 
-    def format_field(self, value: object, spec: str) -> str:
+    def format_field(self, value: Any, spec: str) -> str:
         one, bar, several = spec.partition("|")
-        if not bar:
-            return str(super().format_field(value, spec))
-        return f"{value} {one if value == 1 else several}"
+        return counted(value, one, several) if bar else str(super().format_field(value, spec))
 
 
 def say(language: Language, key: str, **values: object) -> str:
