@@ -143,6 +143,7 @@ def review(page: Page, shot: Shot) -> None:
     """Decide by keyboard: change a point, accept, undo, accept again, go on."""
     page.wait_for_selector("#histogram .lm-chart")
     shot(page, "review")
+    show_evidence(page, shot)
     shown = answer_shown(page)
     before = page.locator("#panel output").inner_text()
     page.keyboard.press("1")
@@ -167,6 +168,31 @@ def review(page: Page, shot: Shot) -> None:
     page.wait_for_selector("#discard:visible")
     _to_top(page, "#corrections")
     shot(page, "class")
+
+
+def show_evidence(page: Page, shot: Shot) -> None:
+    """The first answer of the list in which words show at least two points; then back to the top.
+
+    Raises:
+        LookupError: the model quotes so much in no answer.
+    """
+    for row in range(page.locator("#queue [data-row]").count()):
+        _choose(page, row)
+        marked = page.locator("#panel .lm-text mark").evaluate_all(
+            "(all) => all.flatMap((one) => one.dataset.points.split(' '))"
+        )
+        if len(set(marked)) >= 2:
+            break
+    else:
+        raise LookupError("no answer has the words for two points marked")
+    page.locator("#panel").scroll_into_view_if_needed()
+    shot(page, "evidence")
+    _choose(page, 0)
+
+
+def _choose(page: Page, row: int) -> None:
+    page.click(f"#queue [data-row='{row}']")
+    page.wait_for_selector(f"#queue [data-row='{row}'][aria-current='true']")
 
 
 def answer_shown(page: Page) -> str:
@@ -273,12 +299,11 @@ def pages(url: str | None) -> Iterator[str]:
             process.terminate()
 
 
-def _camera(out: Path, suffix: str, wanted: Sequence[str] | None = None) -> Shot:
+def _camera(out: Path, suffix: str) -> Shot:
     def shot(page: Page, name: str) -> None:
-        if wanted is None or name in wanted:
-            page.wait_for_timeout(700)  # animations end, fonts arrive
-            page.screenshot(path=out / f"{name}{suffix}.png")
-            print(out / f"{name}{suffix}.png", flush=True)
+        page.wait_for_timeout(700)  # animations end, fonts arrive
+        page.screenshot(path=out / f"{name}{suffix}.png")
+        print(out / f"{name}{suffix}.png", flush=True)
 
     return shot
 

@@ -105,7 +105,7 @@ def asked_preview(intake: Intake, language: Language) -> str:
             for question in intake.asked[:SHOWN]
             for point in question.points
         ]
-        names = ("column_question", "column_text", "column_point", "column_mark")
+        names = ("column_question", "column_text", "column_point", "column_worth")
         heads = [say(language, key) for key in names]
         return _table(say(language, "asked_preview"), heads, rows, ("", "", "", "lm-number"))
     return "" if intake.asked_upload is None else _raw(intake.asked_upload, language)
