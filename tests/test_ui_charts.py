@@ -39,7 +39,8 @@ def test_the_hardest_question_comes_first() -> None:
 
 
 def test_agreement_is_told_once_there_is_some() -> None:
-    assert "no answer yet" in agreement(AgreementSummary(verdicts=0, agree=0, kappa=None), "en")
+    none = AgreementSummary(verdicts=0, agree=0, kappa=None)
+    assert "Nothing can be compared yet" in agreement(none, "en")
     said = agreement(AgreementSummary(verdicts=12, agree=9, kappa=0.5), "en")
     assert "Of 12 verdicts" in said
     assert "9 right (75 %)" in said

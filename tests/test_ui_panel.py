@@ -159,7 +159,7 @@ def test_a_teachers_mark_keeps_what_the_model_said_beside_it() -> None:
     ("first", "said"),
     [
         ({1: True, 2: False}, "confirmed; the model differs since"),
-        ({1: False, 2: True}, "you differ from the model"),
+        ({1: False, 2: True}, "unlike the model"),
     ],
 )
 def test_a_mark_that_was_confirmed_is_not_said_to_differ_by_the_teachers_doing(

@@ -46,7 +46,7 @@ def test_the_list_shows_what_became_of_an_answer() -> None:
     made.update(detail(id="a1", position=1, state="overridden", mark=0.0))
     assert made.rows[1].state == "overridden"
     html = listed(made, "en")
-    assert "you differ from the model" in html
+    assert "unlike the model" in html
     assert html.count('aria-current="true"') == 1
 
 
