@@ -1,6 +1,6 @@
 """Serves the real engine and first asks it, from inside, what can't be asked over HTTP.
 
-    python -m tests.engine_probe FOLDER
+    python -m tests.engine_probe FOLDER DTYPE
 
 Prints the answers as JSON on a line that begins with TOLD, then serves until a signal comes, as
 vllm_server.py does.
@@ -150,6 +150,6 @@ class Probe(VLLMEngine):
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     # Steps of 256 tokens: a longer prompt takes several.
-    flags = ("--max-num-batched-tokens", "256")
+    flags = ("--max-num-batched-tokens", "256", "--dtype", sys.argv[2])
     engine = Probe(Path(sys.argv[1]), "probe", context=1024, extra=flags)
     raise SystemExit(asyncio.run(serve(engine, ServerSettings(port=0, drain_seconds=60))))
