@@ -48,8 +48,8 @@ PLAIN = calibration.Calibration(model="", prompt="")
 async def odds_of(
     grader: Grader, course: datasets.Course, shots: int, adapter: str | None
 ) -> dict[str, list[Any]]:
-    """Log-odds, shares of words, teacher's verdicts and question codes of every point that has a
-    verdict.
+    """Log-odds, shares of words, teacher's verdicts, question codes and running numbers of the
+    answers, of every point that has a verdict.
 
     Args:
         grader: one that knows no calibration, so that the log-odds are the model's alone.
@@ -59,8 +59,8 @@ async def odds_of(
     answers = [(group.question, answer) for group in parts for answer in group.answers]
 
     async def one(
-        question: Question, answer: StudentAnswer
-    ) -> list[tuple[float, float | None, bool, str]]:
+        number: int, question: Question, answer: StudentAnswer
+    ) -> list[tuple[float, float | None, bool, str, int]]:
         assert answer.verdicts
         options = GradeOptions(shots=min(shots, len(question.examples)), adapter=adapter)
         graded = await grader.grade(question, answer.text, options)
@@ -69,15 +69,22 @@ async def odds_of(
         shares = words[question.code].shares(screening.text, foreign=foreign)
         return [
             # An answer without a letter is decided without the model; it has no log-odds.
-            (-20.0 if v.raw is None else v.raw, share, answer.verdicts[v.point.id], question.code)
+            (
+                -20.0 if v.raw is None else v.raw,
+                share,
+                answer.verdicts[v.point.id],
+                question.code,
+                number,
+            )
             for v, share in zip(graded.grade.verdicts, shares, strict=True)
             if v.point.id in answer.verdicts
         ]
 
-    rows = [row for rows in await asyncio.gather(*(one(*a) for a in answers)) for row in rows]
-    odds, shares, labels, groups = (list(column) for column in zip(*rows, strict=True))
+    found = await asyncio.gather(*(one(i, *each) for i, each in enumerate(answers)))
+    columns = zip(*(row for rows in found for row in rows), strict=True)
+    odds, shares, labels, groups, numbers = map(list, columns)
     return {
-        "odds": odds, "shares": shares, "labels": labels, "groups": groups,
+        "odds": odds, "shares": shares, "labels": labels, "groups": groups, "numbers": numbers,
         "answers": [len(answers)],
     }  # fmt: skip
 

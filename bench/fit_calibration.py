@@ -2,18 +2,21 @@
 """Fit calibrations from saved log-odds and write them where the package looks for them.
 
     python bench/bench_agreement.py --courses TRAIN_E1 TRAIN_C1 … --shots 0 1 3 --save odds.json
-    python bench/fit_calibration.py odds.json --prefix TRAIN_E --words TRAIN_E TRAIN_C
+    python bench/fit_calibration.py odds.json --prefix TRAIN_E --words TRAIN_E TRAIN_C \\
+        --spread TRAIN_E TRAIN_C
 
 One file is written for each number of examples. Slope and offset come from all verdicts of the
-chosen courses; error figures and risk table from fits that left out the verdict's own question.
-What words are worth may come from more courses: those that decided when to stop a training make
-its verdicts look too sure, which slope and offset must not learn, and tell of words all the same.
+chosen courses; the calibration error from fits that left out the verdict's own question.
+What words are worth and how far courses differ may come from more of them: those that decided when
+to stop a training make its verdicts look too sure, which slope and offset must not learn, and tell
+of words and of differences all the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -27,15 +30,12 @@ from llmarking.grading.prompting import shot_name
 from llmarking.marks.calibration import (
     SHIPPED,
     Calibration,
+    between,
     fit,
     left_out,
-    risk_table,
     weigh_words,
 )
 from llmarking.metrics.calibration import expected_calibration_error
-from llmarking.metrics.selective import risk_coverage
-
-RISKS = (0.01, 0.02, 0.05, 0.1)
 
 
 def main() -> int:
@@ -48,6 +48,11 @@ def main() -> int:
         "--words",
         nargs="+",
         help="what words are worth from courses with these names (as --prefix)",
+    )
+    parser.add_argument(
+        "--spread",
+        nargs="+",
+        help="how far slope and offset go from course to course by these (as --prefix)",
     )
     parser.add_argument("--adapter", help="the adapter they were read with (default: as saved)")
     parser.add_argument("--out", type=Path, default=SHIPPED)
@@ -68,6 +73,10 @@ def main() -> int:
         weighed = list(map(weigh, read.odds, read.shares))
         labels = read.labels
         slope, offset = fit(weighed, labels, weights=read.weights)
+        apart = Verdicts.of(saved, args.spread or args.prefix, shots)
+        of_slope, both, of_offset = between(
+            list(map(weigh, apart.odds, apart.shares)), apart.labels, apart.courses
+        )
         fair = left_out(weighed, labels, read.groups, weights=read.weights)
         prompt = f"verdict/{shot_name(shots)}.{saved['prompt']}"
         calibration = Calibration(
@@ -78,20 +87,17 @@ def main() -> int:
             offset=round(offset, 4),
             overlap=overlap,
             usual=usual,
-            risk_table=risk_table(fair, labels),
+            spread=(round(of_slope, 6), round(both, 6), round(of_offset, 6)),
             ece=round(expected_calibration_error(labels, fair), 4),
             verdicts=len(labels),
-            data=read.courses,
+            data=tuple(dict.fromkeys(read.courses)),
         )
         name = f"{adapter or saved['model'].lower()}.{shot_name(shots)}.json"
         calibration.save(args.out / name)
-        print(f"{name}: slope {slope:.3f}, offset {offset:.3f}, {len(labels)} verdicts")
-        curve = risk_coverage(
-            [max(p, 1 - p) for p in fair],
-            [(p >= 0.5) == y for p, y in zip(fair, labels, strict=True)],
+        print(
+            f"{name}: slope {slope:.3f} ± {math.sqrt(of_slope):.3f}, offset {offset:.3f} ± "
+            f"{math.sqrt(of_offset):.3f}, {len(labels)} verdicts, ECE left out {calibration.ece}"
         )
-        alone = ", ".join(f"{curve.coverage_at(risk):.0%} at {risk:.0%}" for risk in RISKS)
-        print(f"  left out: ECE {calibration.ece}; can stand unseen, by share wrong: {alone}")
     return 0
 
 
@@ -102,7 +108,7 @@ class Verdicts:
     Attributes:
         groups: the question of each.
         weights: of mean 1, by which each of the prefixes counts as much as the others.
-        courses: their names, in the order of the file.
+        courses: the course of each.
     """
 
     odds: list[float]
@@ -110,7 +116,7 @@ class Verdicts:
     labels: list[bool]
     groups: list[str]
     weights: list[float]
-    courses: tuple[str, ...]
+    courses: list[str]
 
     @staticmethod
     def of(saved: dict[str, Any], prefixes: Sequence[str], shots: int) -> Verdicts:
@@ -126,7 +132,7 @@ class Verdicts:
             labels=[bool(y) for key in keys for y in saved[key]["labels"]],
             groups=[g for key in keys for g in saved[key]["groups"]],
             weights=_balanced({key: len(saved[key]["labels"]) for key in keys}, prefixes),
-            courses=tuple(key.rpartition("/")[0] for key in keys),
+            courses=[key.rpartition("/")[0] for key in keys for _ in saved[key]["labels"]],
         )
 
 

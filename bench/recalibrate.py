@@ -116,13 +116,16 @@ def _moved(
     run: Path, what: dict[str, Any], old: Calibration, new: Calibration
 ) -> Iterator[dict[str, Any]]:
     """The samples of a run with the probabilities, marks and flags of another calibration."""
-    if old.overlap:
-        raise SystemExit("a calibration that weighs words in can't be undone from a run alone")
+    if old.overlap or any(old.spread):
+        raise SystemExit(
+            "a calibration that weighs words in, or that knows how courses differ, can't be undone "
+            "from a run alone"
+        )
     course = finding.load(what["configuration"]["course"])
     questions = {question.code: question for question in course.questions}
     texts = {(answer.question_code, answer.id): answer.text for answer in course.answers}
     words = {code: PointWords(question) for code, question in questions.items()}
-    bar = new.confidence_for(DEFAULT_RISK)
+    bar = 1 - DEFAULT_RISK
     for sample in read_samples(run).values():
         question = questions[sample["question"]]
         shares = _shares(question, texts[sample["question"], sample["id"]], words[question.code])

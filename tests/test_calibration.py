@@ -14,7 +14,15 @@ from hypothesis import given, strategies as st
 
 from llmarking.errors import CalibrationError
 from llmarking.marks import calibration
-from llmarking.marks.calibration import Calibration, Calibrations, fit, weigh_words
+from llmarking.marks.calibration import (
+    USUAL_SPREAD,
+    Calibration,
+    Calibrations,
+    between,
+    fit,
+    posterior,
+    weigh_words,
+)
 from llmarking.metrics.calibration import expected_calibration_error
 
 
@@ -129,46 +137,128 @@ def test_what_can_not_be_fitted_is_refused(
         fit(odds, labels)
 
 
-# Shrinking towards a prior
+# What other courses say, and this one
 
-PRIOR = Calibration("m", "p", slope=0.5, offset=-2.0)
+PRIOR = Calibration("m", "p", slope=0.5, offset=-2.0, spread=(0.04, 0.0, 1.0))
 
 
-def test_without_verdicts_a_fit_is_its_prior() -> None:
-    assert fit([], [], prior=PRIOR) == pytest.approx((0.5, -2.0))
+def test_without_verdicts_a_course_is_what_is_known_of_others() -> None:
+    slope, offset, spread = posterior(PRIOR, [], [])
+    assert (slope, offset) == pytest.approx((0.5, -2.0))
+    assert spread == pytest.approx(PRIOR.spread, abs=1e-6)
 
 
 def test_one_kind_of_verdict_is_enough_where_there_is_a_prior() -> None:
-    _, offset = fit([1.0, 2.0, 0.0], [True, True, True], prior=PRIOR)
+    _, offset, _ = posterior(PRIOR, [1.0, 2.0, 0.0], [True, True, True])
     assert -2.0 < offset < 0.0
 
 
-def test_the_more_verdicts_the_further_a_fit_goes_from_its_prior_to_its_own_way() -> None:
+def test_the_more_verdicts_the_further_a_course_goes_its_own_way_and_the_less_is_open() -> None:
     truth = np.array([1.5, 1.0])
-    distances = []
-    for count in (5, 50, 500, 5000, 50_000):
-        odds, labels = synthetic(count, *truth, seed=3)
-        distances.append(float(np.linalg.norm(np.array(fit(odds, labels, prior=PRIOR)) - truth)))
+    distances, open_still = [], []
+    for count in (0, 5, 50, 500, 5000, 50_000):
+        slope, offset, spread = posterior(PRIOR, *synthetic(count, *truth, seed=3))
+        distances.append(float(np.linalg.norm(np.array([slope, offset]) - truth)))
+        open_still.append((spread[0], spread[2]))
     assert distances == sorted(distances, reverse=True)
+    assert open_still == sorted(open_still, reverse=True)
     assert distances[-1] < 0.2
 
 
-def test_the_stronger_the_prior_the_closer_the_fit_stays() -> None:
+def test_the_less_courses_differ_the_closer_the_fit_stays() -> None:
     odds, labels = synthetic(100, 1.5, 1.0, seed=4)
-    prior = np.array([0.5, -2.0])
-    moved = [
-        float(np.linalg.norm(np.array(fit(odds, labels, prior=PRIOR, strength=strength)) - prior))
-        for strength in (1, 10, 100, 1000, 1e6)
-    ]
+    moved = []
+    for variance in (10.0, 1.0, 0.1, 0.01, 1e-8):
+        prior = replace(PRIOR, spread=(variance, 0.0, variance))
+        slope, offset, _ = posterior(prior, odds, labels)
+        moved.append(math.hypot(slope - prior.slope, offset - prior.offset))
     assert moved == sorted(moved, reverse=True)
     assert moved[-1] < 1e-2
 
 
-def test_an_offset_alone_moves_as_if_forty_verdicts_at_even_odds_had_been_seen() -> None:
-    """At odds 0 the slope has no say. Gradient zero: n (share - p) = (strength / 4) * offset."""
-    _, offset = fit([0.0] * 60, [True] * 45 + [False] * 15, prior=Calibration("m", "p"))
+def test_an_offset_alone_moves_by_bayes_rule() -> None:
+    """At odds 0 the slope has no say. Gradient zero: n (share - p) = offset / variance."""
+    prior = Calibration("m", "p", spread=(0.01, 0.0, 0.25))
+    _, offset, spread = posterior(prior, [0.0] * 60, [True] * 45 + [False] * 15)
     p = 1 / (1 + math.exp(-offset))
-    assert 60 * (0.75 - p) == pytest.approx(10 * offset, abs=1e-6)
+    assert 60 * (0.75 - p) == pytest.approx(offset / 0.25, abs=1e-5)
+    assert 1 / spread[2] == pytest.approx(60 * p * (1 - p) + 1 / 0.25, abs=1e-5)
+
+
+def test_a_calibration_that_does_not_say_how_courses_differ_is_left_as_usual() -> None:
+    silent = Calibration("m", "p", slope=0.5, offset=-2.0)
+    seen = synthetic(30, 1.0, 0.0, seed=2)
+    assert posterior(silent, *seen) == posterior(replace(silent, spread=USUAL_SPREAD), *seen)
+
+
+# How courses differ
+
+
+def many_courses(count: int, spread: tuple[float, float], verdicts: int, seed: int) -> Any:
+    """Verdicts of courses whose lines are drawn around slope 0.6, offset -0.5."""
+    random = np.random.default_rng(seed)
+    odds: list[float] = []
+    labels: list[bool] = []
+    names: list[str] = []
+    for course in range(count):
+        slope = 0.6 + random.normal(0, spread[0])
+        offset = -0.5 + random.normal(0, spread[1])
+        x = random.normal(0, 6, verdicts)
+        odds += x.tolist()
+        labels += (random.random(verdicts) < sigmoid(slope * x + offset)).tolist()
+        names += [str(course)] * verdicts
+    return odds, labels, names
+
+
+def test_how_far_courses_go_apart_is_found_again() -> None:
+    of_slope, both, of_offset = between(*many_courses(150, (0.1, 0.8), 400, seed=1))
+    assert math.sqrt(of_slope) == pytest.approx(0.1, rel=0.25)
+    assert math.sqrt(of_offset) == pytest.approx(0.8, rel=0.2)
+    assert abs(both) < 0.3 * math.sqrt(of_slope * of_offset)
+
+
+def test_chance_alone_is_not_taken_for_a_difference_of_courses() -> None:
+    """The lines of twenty verdicts each go far apart, by themselves; the courses are all alike."""
+    odds, labels, names = many_courses(200, (0.0, 0.0), 60, seed=2)
+    apart = np.cov(
+        np.transpose(
+            [
+                posterior(None, odds[i : i + 60], labels[i : i + 60])[:2]
+                for i in range(0, len(odds), 60)
+            ]
+        )
+    )
+    of_slope, _, of_offset = between(odds, labels, names)
+    assert of_offset < 0.35 * apart[1, 1]
+    assert of_slope < 0.6 * apart[0, 0]
+
+
+def test_one_course_tells_nothing_of_differences() -> None:
+    with pytest.raises(CalibrationError, match="from one alone"):
+        between([0.0, 1.0], [True, False], ["a", "a"])
+
+
+@pytest.mark.parametrize("odds", [-12.0, -3.0, -0.5, 0.0, 2.0, 9.0])
+@pytest.mark.parametrize("spread", [(0.003, -0.02, 1.1), (0.0, 0.0, 0.3), (0.05, 0.0, 0.0)])
+def test_a_probability_is_the_mean_over_the_lines_a_course_may_have(
+    odds: float, spread: tuple[float, float, float]
+) -> None:
+    a, b, c = spread
+    lines = np.random.default_rng(1).multivariate_normal([0.5, -0.4], [[a, b], [b, c]], 200_000)
+    mean = float(sigmoid(lines @ [odds, 1.0]).mean())
+    found = Calibration("m", "p", slope=0.5, offset=-0.4, spread=spread).probability(odds)
+    assert found == pytest.approx(mean, abs=0.015)
+
+
+@given(st.floats(-60, 60), st.floats(0.01, 3), st.floats(-5, 5), st.floats(0, 1), st.floats(0, 4))
+def test_what_is_not_known_makes_less_sure_and_never_turns_round(
+    odds: float, slope: float, offset: float, of_slope: float, of_offset: float
+) -> None:
+    sure = Calibration("m", "p", slope=slope, offset=offset)
+    p = sure.probability(odds)
+    q = replace(sure, spread=(of_slope, 0.0, of_offset)).probability(odds)
+    assert abs(q - 0.5) <= abs(p - 0.5) + 1e-12
+    assert (p - 0.5) * (q - 0.5) >= 0
 
 
 # Leaving questions out
@@ -203,65 +293,26 @@ def test_one_question_alone_can_not_be_left_out() -> None:
 # The promise
 
 
-def test_a_promised_risk_holds_on_verdicts_nobody_has_seen() -> None:
-    """Bars from one half of synthetic verdicts, errors counted on the other, over many draws."""
-    for risk in (0.02, 0.05, 0.1, 0.2):
-        kept = 0
-        for seed in range(40):
-            odds, labels = synthetic(1200, 0.8, -0.5, seed)
-            slope, offset = fit(odds[:300], labels[:300])
-            p = sigmoid(slope * np.array(odds) + offset)
-            table = calibration.risk_table(p[300:700].tolist(), labels[300:700])
-            bar = Calibration("m", "p", risk_table=table).confidence_for(risk)
-            alone = np.maximum(p[700:], 1 - p[700:]) >= bar
-            wrong = (p[700:] >= 0.5) != np.array(labels[700:])
-            kept += not alone.any() or wrong[alone].mean() <= risk
-        assert kept >= 28, f"a risk of {risk} was kept in {kept} of 40 draws"
+@pytest.mark.parametrize("risk", [0.02, 0.05, 0.1, 0.2])
+def test_a_promised_risk_holds_on_courses_nobody_has_seen(risk: float) -> None:
+    """Courses of one half say how they differ; errors are counted on those of the other."""
+    odds, labels, names = many_courses(160, (0.08, 1.5), 200, seed=4)
+    half = 80 * 200
+    line = Calibration("m", "p", slope=0.6, offset=-0.5)
+    known = replace(line, spread=between(odds[:half], labels[:half], names[:half]))
+    truth = np.array(labels[half:])
 
+    def wrong_at_the_bar(calibration: Calibration) -> float:
+        """Among the least sure of those that may stand alone."""
+        p = np.array([calibration.probability(x) for x in odds[half:]])
+        sure = np.maximum(p, 1 - p)
+        edge = (sure >= 1 - risk) & (sure < 1 - risk * 0.7)
+        assert edge.sum() > 150
+        return float(((p >= 0.5) != truth)[edge].mean())
 
-def test_a_larger_risk_never_leaves_more_to_read() -> None:
-    odds, labels = synthetic(500, 0.8, -0.5, seed=7)
-    p = sigmoid(0.8 * np.array(odds) - 0.5).tolist()
-    c = Calibration("m", "p", risk_table=calibration.risk_table(p, labels))
-    bars = [c.confidence_for(risk) for risk in np.linspace(0.001, 0.499, 60)]
-    assert bars == sorted(bars, reverse=True)
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=200),
-    st.integers(2, 60),
-)
-def test_a_risk_table_is_monotone_and_within_bounds(
-    verdicts: list[tuple[float, bool]], steps: int
-) -> None:
-    table = calibration.risk_table([p for p, _ in verdicts], [v for _, v in verdicts], steps)
-    confidences = [c for c, _ in table]
-    shares = [s for _, s in table]
-    assert confidences == sorted(confidences)
-    assert shares == sorted(shares, reverse=True)
-    assert len(table) <= steps
-    assert all(0.5 <= c <= 1 and 0 < s <= 2 for c, s in table)
-
-
-def test_a_risk_table_counts_errors_by_arithmetic() -> None:
-    """One of ten wrong at 0.9, four of ten at 0.6: 10 % and 25 %, plus a standard error each."""
-    p = [0.9] * 10 + [0.4] * 10
-    labels = [False] + [True] * 9 + [True] * 4 + [False] * 6
-    table = dict(calibration.risk_table(p, labels, steps=2))
-    assert table[0.9] == pytest.approx(0.1 + math.sqrt(0.1 * 0.9 / 10), abs=1e-6)
-    assert table[0.6] == pytest.approx(0.25 + math.sqrt(0.25 * 0.75 / 20), abs=1e-6)
-
-
-def test_without_a_risk_table_probabilities_are_taken_at_their_word() -> None:
-    assert Calibration("m", "p").confidence_for(0.05) == pytest.approx(0.95)
-    assert calibration.risk_table([], []) == ()
-
-
-def test_a_promise_nothing_can_keep_sends_everything_to_the_teacher() -> None:
-    c = Calibration("m", "p", risk_table=((0.5, 0.4), (0.9, 0.2)))
-    assert c.confidence_for(0.1) == math.inf
-    assert c.confidence_for(0.2) == 0.9
-    assert c.confidence_for(0.4) == 0.5
+    assert wrong_at_the_bar(known) <= risk
+    # Taking the line of most courses for that of each breaks it.
+    assert wrong_at_the_bar(line) > risk
 
 
 # Calibration error
@@ -282,11 +333,18 @@ def test_a_fit_mends_the_calibration_error_of_a_lenient_model() -> None:
 def test_a_calibration_comes_back_from_its_file(tmp_path: Path) -> None:
     c = Calibration(
         "model", "verdict/zeroshot.v1", "adapter", 0.31, -2.5,
-        risk_table=((0.5, 0.3), (0.9, 0.05)), ece=0.04, verdicts=812, data=("course", "other"),
+        spread=(0.04, -0.01, 0.9), ece=0.04, verdicts=812, data=("course", "other"),
     )  # fmt: skip
     path = tmp_path / "deep" / "c.json"
     c.save(path)
     assert calibration.load(path) == c
+
+
+def test_a_file_of_the_first_version_is_read_without_its_table_of_errors(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    table = {"format": "llmarking-calibration/1", "risk_table": [[0.5, 0.3], [0.9, 0.05]]}
+    path.write_text(json.dumps(GOOD | table))
+    assert calibration.load(path) == Calibration("m", "p")
 
 
 def test_a_calibration_is_found_for_exactly_its_model_adapter_and_prompt(tmp_path: Path) -> None:
@@ -320,7 +378,7 @@ GOOD = {"format": calibration.FORMAT, "model": "m", "prompt": "p", "slope": 1.0,
         (b"[]", "format"),
         (b'"text"', "format"),
         (b"{}", "format"),
-        (json.dumps(GOOD | {"format": "llmarking-calibration/2"}).encode(), "format"),
+        (json.dumps(GOOD | {"format": "llmarking-calibration/3"}).encode(), "format"),
         (json.dumps({"format": calibration.FORMAT}).encode(), "not a calibration"),
         (json.dumps(GOOD | {"surplus": 1}).encode(), "not a calibration"),
         (json.dumps(GOOD | {"slope": "1.0"}).encode(), "not a calibration"),
@@ -329,12 +387,13 @@ GOOD = {"format": calibration.FORMAT, "model": "m", "prompt": "p", "slope": 1.0,
         (json.dumps(GOOD | {"offset": -math.inf}).encode(), "finite"),
         (json.dumps(GOOD | {"slope": 0}).encode(), "turn verdicts round"),
         (json.dumps(GOOD | {"slope": -0.5}).encode(), "turn verdicts round"),
-        (json.dumps(GOOD | {"risk_table": 5}).encode(), "not a calibration"),
-        (json.dumps(GOOD | {"risk_table": [[0.5]]}).encode(), "not a calibration"),
-        (json.dumps(GOOD | {"risk_table": [[0.5, "x"]]}).encode(), "not a calibration"),
-        (json.dumps(GOOD | {"risk_table": [[0.9, 0.1], [0.5, 0.2]]}).encode(), "rising"),
-        (json.dumps(GOOD | {"risk_table": [[0.2, 0.1]]}).encode(), "risk_table"),
-        (json.dumps(GOOD | {"risk_table": [[0.9, math.nan]]}).encode(), "risk_table"),
+        (json.dumps(GOOD | {"spread": 5}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"spread": [0.1, 0.0]}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"spread": [0.1, 0.0, "x"]}).encode(), "not a calibration"),
+        (json.dumps(GOOD | {"spread": [-0.1, 0.0, 1.0]}).encode(), "go together"),
+        (json.dumps(GOOD | {"spread": [0.1, 0.5, 1.0]}).encode(), "go together"),
+        (json.dumps(GOOD | {"spread": [0.1, 0.0, math.nan]}).encode(), "go together"),
+        (json.dumps(GOOD | {"spread": [0.1, 0.0, math.inf]}).encode(), "go together"),
     ],
 )
 def test_a_malformed_file_is_refused_by_name(content: bytes, words: str, tmp_path: Path) -> None:

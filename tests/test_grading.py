@@ -251,15 +251,19 @@ async def test_a_calibration_turns_odds_into_probabilities_and_may_turn_a_verdic
 
 @pytest.mark.parametrize(
     ("risk", "review"),
-    [(0.01, [True, True]), (0.05, [True, False]), (0.2, [False, False])],
+    [(0.001, [True, True]), (0.05, [True, False]), (0.25, [False, False])],
 )
-async def test_the_risk_table_of_a_calibration_sets_what_is_left_to_read(
-    risk: float, review: list[bool], tmp_path: Path
+@pytest.mark.parametrize("spread", [(0.0, 0.0, 0.0), (0.0, 0.0, 0.5)])
+async def test_the_risk_that_is_accepted_sets_what_is_left_to_read(
+    risk: float, review: list[bool], spread: tuple[float, ...], tmp_path: Path
 ) -> None:
-    known = calibrated(tmp_path, risk_table=((0.6, 0.2), (0.99, 0.05)))
+    known = calibrated(tmp_path, spread=spread)
     engine = Engine(math.log(0.8 / 0.2), math.log(0.995 / 0.005))
     graded = await grade(engine, GradeOptions(risk=risk), calibrations=known)
     assert [v.needs_review for v in graded.grade.verdicts] == review
+    sure = [max(v.probability, 1 - v.probability) for v in graded.grade.verdicts]
+    # What is not known of the course goes into the probability; the bar stays.
+    assert (sure[1] < 0.995) == any(spread)
 
 
 @pytest.mark.parametrize("bad", [(math.nan, 1.0), (1.0, math.nan)])

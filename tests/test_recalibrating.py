@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,7 @@ from llmarking.errors import CalibrationError
 from llmarking.marks.calibration import Calibration
 from llmarking.marks.recalibrating import Confirmed, recalibrated, refit
 
-SHIPPED = Calibration(
-    "m", "verdict/zeroshot.v1", slope=0.5, offset=0.2, risk_table=((0.6, 0.2), (0.9, 0.04))
-)
+SHIPPED = Calibration("m", "verdict/zeroshot.v1", slope=0.5, offset=0.2, spread=(0.01, 0.0, 0.2))
 PLAIN = Calibration("m", "verdict/zeroshot.v1")
 
 
@@ -52,11 +51,15 @@ def test_copies_of_an_answer_count_once() -> None:
     assert refit(SHIPPED, [one] * 500, SHIPPED) == refit(SHIPPED, [one], SHIPPED)
 
 
-def test_it_keeps_the_promise_that_was_measured() -> None:
-    found = refit(SHIPPED, confirmed(50, 1, 0), SHIPPED)
-    assert found.risk_table == SHIPPED.risk_table
-    assert found.verdicts == 50
-    assert found.identity != SHIPPED.identity
+def test_the_more_is_confirmed_the_surer_verdicts_like_them_are() -> None:
+    """Of a course that is like the others, so that the line stays where it was."""
+    p = [SHIPPED.probability(5.0)]
+    for count in (40, 400, 4000):
+        found = refit(SHIPPED, confirmed(count, 0.5, 0.2), SHIPPED)
+        assert found.verdicts == count
+        p.append(replace(found, slope=0.5, offset=0.2).probability(5.0))
+    assert p == sorted(p)
+    assert p[-1] == pytest.approx(1 / (1 + math.exp(-2.7)), abs=1e-3)
 
 
 def test_without_any_verdict_it_says_what_to_do() -> None:
@@ -71,7 +74,7 @@ def test_without_a_shipped_one_it_needs_more() -> None:
         refit(None, [Confirmed(str(i), 1, 1.0, True) for i in range(40)], PLAIN)
     found = refit(None, confirmed(2000, 1.0, -2.0), PLAIN)
     assert found.offset == pytest.approx(-2.0, abs=0.4)
-    assert found.risk_table == ()
+    assert max(found.spread) < 0.02
 
 
 # What it changes

@@ -89,7 +89,7 @@ def test_what_an_older_version_wrote_is_kept(any_url: str, store: Store) -> None
         tx.execute(
             sa.insert(course_calibrations).values(
                 id="k", course_id="c", model="m", prompt="p", slope=1.0, offset=0.5,
-                risk_table=[[0.5, 0.1]], verdicts=80, identity="i", state="applied",
+                spread=[0, 0, 0], verdicts=80, identity="i", state="applied",
             )
         )  # fmt: skip
     today = rows_of(store.engine)
@@ -103,7 +103,11 @@ def test_what_an_older_version_wrote_is_kept(any_url: str, store: Store) -> None
             has = older.tables[name].columns.keys() if name in older.tables else []
             if kept := [{k: v for k, v in row.items() if k in has} for row in rows]:
                 # As the schema has the types that a reflected table has lost.
-                tx.execute(sa.insert(METADATA.tables[name]), kept)
+                table = METADATA.tables[name]
+                if name == "course_calibrations":
+                    table = older.tables[name]
+                    kept = [row | {"risk_table": "[[0.5, 0.1]]"} for row in kept]
+                tx.execute(sa.insert(table), kept)
     engine.dispose()
     opened = open_store(any_url)
     assert differences(opened) == []

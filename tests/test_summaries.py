@@ -96,11 +96,9 @@ def test_what_is_left_to_read() -> None:
     sure, unsure = marked(confidence=0.97), marked(confidence=0.7, flags=["unsure"])
     flagged = marked(confidence=0.99, flags=["manipulation"])
     settled = marked(confidence=0.6, state=State.CONFIRMED)
-    other = marked(confidence=0.7, calibration="strict")
-    rows = [sure, unsure, flagged, settled, other]
-    assert reading(rows)(lambda calibration: 0.9) == 3
-    assert reading(rows)(lambda calibration: 0.6) == 1
-    assert reading(rows)(lambda calibration: 0.99 if calibration else 0.6) == 2
+    other = marked(confidence=0.8)
+    left = reading([sure, unsure, flagged, settled, other])
+    assert [left(bar) for bar in (0.6, 0.75, 0.8, 0.9, 0.98)] == [1, 2, 2, 3, 4]
 
 
 def test_without_probabilities_a_mark_speaks_for_itself() -> None:

@@ -183,7 +183,7 @@ class Grader:
         if options.explain and options.method == "verdict":
             verdicts = []
             tokens = [0, 0]
-            bar = self._bar(self.setup(options).calibration, options.risk)
+            bar = _bar(options.risk)
             template = Template("explain", 0, self._version["explain"])
             work = (
                 explain(self._engine, template, question, screening.text, verdict, bar)
@@ -248,11 +248,6 @@ class Grader:
     def _calibration(self, prompt: str, adapter: str | None) -> Calibration | None:
         return self._calibrations.find(self._engine.info.model, adapter, prompt)
 
-    @staticmethod
-    def _bar(calibration: Calibration | None, risk: float | None) -> float:
-        wanted = DEFAULT_RISK if risk is None else risk
-        return 1.0 - wanted if calibration is None else calibration.confidence_for(wanted)
-
     async def _verdicts(
         self, question: Question, screening: Screening, options: GradeOptions
     ) -> Graded:
@@ -268,7 +263,7 @@ class Grader:
         setup = self.setup(options)
         adapter, calibration, version = setup.adapter, setup.calibration, setup.adapter_version
         template = self._template("verdict", options.shots, self._engine.info.adapter(adapter))
-        bar = self._bar(calibration, options.risk)
+        bar = _bar(options.risk)
         shots = options.shots
         if Flag.EMPTY in screening.flags and not any(c.isalnum() for c in screening.text):
             # There is nothing a point could be stated with, and nothing for a model to look at.
@@ -415,6 +410,11 @@ _PLAIN = Calibration(model="", prompt="")
 
 # Files of templates don't change under a server, and every answer asks for the same few.
 _template = lru_cache(maxsize=64)(Template)
+
+
+def _bar(risk: float | None) -> float:
+    """How probable a verdict must be to go without a review."""
+    return 1.0 - (DEFAULT_RISK if risk is None else risk)
 
 
 def _identity(calibration: Calibration | None) -> str | None:

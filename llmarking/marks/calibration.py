@@ -1,11 +1,16 @@
-"""From the model's log-odds to a probability that can be stood behind, and to a promise about the
-errors.
+"""From the model's log-odds to a probability that can be stood behind.
 
 A small model's log-odds rank answers well and are biased: it says True too readily. A calibration
-maps them to probabilities with a slope and an offset, p = 1 / (1 + exp(-(slope * odds + offset))),
-fitted on answers to *other* questions. Before that it may weigh in how many of the point's words
-the answer has. It belongs to one model, adapter and prompt template. Its risk table says how sure a
-verdict has to be for a promised share of errors among those that nobody looks at.
+maps them to probabilities with a slope and an offset, fitted on answers to *other* questions.
+Before that it may weigh in how many of the point's words the answer has. It belongs to one model,
+adapter and prompt template.
+
+Teachers differ in how strict they are and courses in how hard they are to read, so the line that is
+right for a course is not the one that is right for most. A calibration therefore knows how far
+slope and offset go from course to course, and a probability is the mean over those that the course
+may have (random effects). What a teacher confirms tells which it has: the fit moves, and what is
+not known of it shrinks. So a verdict that is said to be wrong with at most 5 % may go unread also
+where no course like it was seen before.
 """
 
 from __future__ import annotations
@@ -21,8 +26,17 @@ from typing import Any
 from llmarking.errors import CalibrationError
 from llmarking.sentences import sentence
 
-FORMAT = "llmarking-calibration/1"
+FORMAT = "llmarking-calibration/2"
+# The first version had a table of errors in place of `spread`, which is not read any more.
+EARLIER = "llmarking-calibration/1"
 SHIPPED = Path(__file__).parent / "calibrations"
+
+# Variance of the slope, covariance, variance of the offset.
+Spread = tuple[float, float, float]
+# Log-odds beyond which nothing changes any more.
+_FAR = 1e6
+# What is taken where a calibration does not say: about that of the default model (see its files).
+USUAL_SPREAD: Spread = (0.0025, 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +47,8 @@ class Calibration:
         overlap: log-odds that all of a point's words are worth more than none of them, see
             `llmarking.marks.overlap`.
         usual: the share of words at which that says nothing either way.
-        risk_table: pairs (confidence, share of errors among verdicts at least that confident), by
-        rising
-            confidence, from verdicts on questions that were left out of the fit.
+        spread: how far slope and offset go from course to course, or what is not known of those
+            of this course; zeros take the line as certain.
         ece: expected calibration error of those left-out verdicts, ten bins of equal mass.
     """
 
@@ -46,7 +59,7 @@ class Calibration:
     offset: float = 0.0
     overlap: float = 0.0
     usual: float = 0.0
-    risk_table: tuple[tuple[float, float], ...] = ()
+    spread: Spread = (0.0, 0.0, 0.0)
     ece: float | None = None
     verdicts: int = 0
     data: tuple[str, ...] = ()
@@ -57,23 +70,18 @@ class Calibration:
         return odds if share is None else odds + self.overlap * (share - self.usual)
 
     def probability(self, odds: float) -> float:
-        """Calibrated P(point stated), within (0, 1)."""
-        return _sigmoid(self.slope * odds + self.offset)
+        """Calibrated P(point stated), within (0, 1).
 
-    def confidence_for(self, risk: float) -> float:
-        """How probable a verdict must be so that at most `risk` of those as sure are wrong.
-
-        Without a risk table the probabilities are taken at their word: 1 - risk.
+        The mean of the logistic function over a normal distribution of lines, by the usual
+        approximation with a probit (MacKay 1992, "The evidence framework applied to classification
+        networks"). It never turns a verdict round.
         """
-        if not self.risk_table:
-            return 1.0 - risk
-        # From the sure end: as long as the promise holds, the bar may be lowered.
-        bar = math.inf
-        for confidence, share in reversed(self.risk_table):
-            if share > risk:
-                break
-            bar = confidence
-        return bar
+        # A tokenizer without one of the words leaves infinite odds, whose variance is no number.
+        odds = max(-_FAR, min(_FAR, odds))
+        slope, both, offset = self.spread
+        variance = slope * odds * odds + 2 * both * odds + offset
+        line = self.slope * odds + self.offset
+        return _sigmoid(line / math.sqrt(1 + math.pi / 8 * max(variance, 0.0)))
 
     @property
     def identity(self) -> str:
@@ -81,6 +89,8 @@ class Calibration:
         basis: list[object] = [self.model, self.adapter, self.prompt, self.slope, self.offset]
         if self.overlap:
             basis += [self.overlap, self.usual]
+        if any(self.spread):
+            basis.append(self.spread)
         return hashlib.sha256(json.dumps(basis).encode()).hexdigest()[:12]
 
     def save(self, path: Path) -> None:
@@ -97,9 +107,12 @@ def load(path: Path) -> Calibration:
     """
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
+        if not isinstance(data, dict) or data.get("format") not in (FORMAT, EARLIER):
             raise CalibrationError(f"{path.name}: its format is not {FORMAT!r}")
-        data["risk_table"] = tuple((float(c), float(r)) for c, r in data.get("risk_table", ()))
+        if data.pop("format") == EARLIER:
+            data.pop("risk_table", None)
+        slope, both, offset = map(float, data.get("spread", (0, 0, 0)))
+        data["spread"] = (slope, both, offset)
         data["data"] = tuple(data.get("data", ()))
         calibration = Calibration(**data)
         numbers = ("slope", "offset", "overlap", "usual")
@@ -112,14 +125,10 @@ def load(path: Path) -> Calibration:
         raise CalibrationError(
             f"{path.name}: a slope of {calibration.slope:g} would turn verdicts round"
         )
-    # Falsified by a NaN as well, which compares as unequal to everything.
-    confidences = [confidence for confidence, _ in calibration.risk_table]
-    if confidences != sorted(confidences) or not all(
-        0.5 <= confidence <= 1 and 0 <= share <= 2 for confidence, share in calibration.risk_table
-    ):
+    # A NaN compares as false with everything.
+    if not (slope >= 0 and offset >= 0 and both**2 <= slope * offset < math.inf):
         raise CalibrationError(
-            f"{path.name}: risk_table must be pairs of a confidence from 0.5 to 1 and a share, "
-            "by rising confidence"
+            f"{path.name}: spread must be a variance, a covariance and a variance that go together"
         )
     return calibration
 
@@ -157,20 +166,32 @@ class Calibrations:
 
 
 def fit(
-    odds: Sequence[float],
-    labels: Sequence[bool],
-    *,
-    prior: Calibration | None = None,
-    strength: float = 40.0,
-    weights: Sequence[float] | None = None,
+    odds: Sequence[float], labels: Sequence[bool], *, weights: Sequence[float] | None = None
 ) -> tuple[float, float]:
     """Slope and offset by penalised maximum likelihood (Newton's method).
 
-    With a `prior`, the fit is pulled towards it as if `strength` further verdicts had been seen
-    that agree with it: a course with few confirmed verdicts hardly moves, one with hundreds goes
-    its own way.
+    Args:
+        odds, labels: log-odds and the teacher's verdicts, of equal length.
+
+    Raises:
+        CalibrationError: there is nothing to fit, or only one class.
+    """
+    slope, offset, _ = posterior(None, odds, labels, weights=weights)
+    return slope, offset
+
+
+def posterior(
+    prior: Calibration | None,
+    odds: Sequence[float],
+    labels: Sequence[bool],
+    *,
+    weights: Sequence[float] | None = None,
+) -> tuple[float, float, Spread]:
+    """Slope and offset of a course by what was seen of it, and what is still not known of them.
 
     Args:
+        prior: what is known of other courses. It says how far they go apart, and so how fast the
+            fit leaves it; without one there is nothing to be pulled towards.
         odds, labels: log-odds and the teacher's verdicts, of equal length.
 
     Raises:
@@ -189,17 +210,47 @@ def fit(
             sentence("both_kinds", "verdicts of both kinds are needed to fit a calibration")
         )
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=float)
-    slope, offset = (prior.slope, prior.offset) if prior else (1.0, 0.0)
-    centre = np.array([slope, offset])
-    # A slight pull towards slope 1, offset 0 keeps separable data finite.
     if prior is None:
-        penalty = np.diag([1e-2, 1e-3])
+        # A slight pull towards slope 1, offset 0 keeps separable data finite.
+        centre, penalty = np.array([1.0, 0.0]), np.diag([1e-2, 1e-3])
     else:
-        # The information that `strength` verdicts near the decision carry: p(1-p) = 1/4 each.
-        spread = float(np.mean(x**2)) if len(x) else 1.0
-        penalty = strength / 4 * np.diag([max(spread, 1e-6), 1.0])
-    slope, offset = _maximise(np.stack([x, np.ones_like(x)], axis=1), y, w, centre, penalty)
-    return max(slope, 1e-3), offset
+        of_slope, both, of_offset = prior.spread if any(prior.spread) else USUAL_SPREAD
+        centre = np.array([prior.slope, prior.offset])
+        # A slope that is the same in all courses has no inverse; hardly any spread is as good.
+        penalty = np.linalg.inv([[of_slope + 1e-9, both], [both, of_offset + 1e-9]])
+    design = np.stack([x, np.ones_like(x)], axis=1)
+    (slope, offset), information = _maximise(design, y, w, centre, penalty)
+    (of_slope, both), (_, of_offset) = np.linalg.inv(information).tolist()
+    return max(slope, 1e-3), offset, (of_slope, both, of_offset)
+
+
+def between(odds: Sequence[float], labels: Sequence[bool], courses: Sequence[str]) -> Spread:
+    """How far slope and offset go from course to course, by the method of moments.
+
+    The covariance of the lines that were fitted course by course, less what they owe to each having
+    few verdicts (DerSimonian and Laird 1986, with equal weights).
+
+    Args:
+        odds, labels, courses: of every verdict, of equal length.
+
+    Raises:
+        CalibrationError: there are not two courses, or one has verdicts of one kind only.
+    """
+    import numpy as np
+
+    x, y, of = np.asarray(odds, float), np.asarray(labels, bool), np.asarray(courses)
+    lines, errors = [], []
+    for course in dict.fromkeys(courses):
+        slope, offset, error = posterior(None, x[of == course].tolist(), y[of == course].tolist())
+        lines.append((slope, offset))
+        errors.append(error)
+    if len(lines) < 2:
+        raise CalibrationError("how courses differ can't be told from one alone")
+    a, b, c = np.mean(errors, axis=0)
+    values, vectors = np.linalg.eigh(np.cov(np.transpose(lines)) - [[a, b], [b, c]])
+    # Nothing differs less than not at all.
+    (of_slope, both), (_, of_offset) = (vectors * np.maximum(values, 0)) @ vectors.T
+    return float(of_slope), float(both), float(of_offset)
 
 
 def weigh_words(
@@ -231,12 +282,13 @@ def weigh_words(
     usual = float(np.average(said, weights=w))
     design = np.stack([x, np.ones_like(x), said - usual], axis=1)
     centre = np.array([1.0, 0.0, 0.0])
-    slope, _, worth = _maximise(design, y, w, centre, np.diag([1e-2, 1e-3, 1e-2]))
+    (slope, _, worth), _ = _maximise(design, y, w, centre, np.diag([1e-2, 1e-3, 1e-2]))
     return max(worth, 0.0) / max(slope, 1e-3), usual
 
 
-def _maximise(design: Any, y: Any, w: Any, centre: Any, penalty: Any) -> list[float]:
-    """Coefficients of a weighted logistic regression, pulled towards `centre` by `penalty`."""
+def _maximise(design: Any, y: Any, w: Any, centre: Any, penalty: Any) -> tuple[list[float], Any]:
+    """Coefficients of a weighted logistic regression, pulled towards `centre` by `penalty`, and
+    the information matrix there."""
     import numpy as np
 
     theta = centre.copy()
@@ -245,11 +297,16 @@ def _maximise(design: Any, y: Any, w: Any, centre: Any, penalty: Any) -> list[fl
         line, pull = design @ theta, theta - centre
         return float(w @ (np.logaddexp(0, line) - y * line) + pull @ penalty @ pull / 2)
 
+    def chances(theta: Any) -> Any:
+        return 1 / (1 + np.exp(-np.clip(design @ theta, -50, 50)))
+
+    def information(p: Any) -> Any:
+        return (design * (w * p * (1 - p))[:, None]).T @ design + penalty
+
     for _ in range(100):
-        p = 1 / (1 + np.exp(-np.clip(design @ theta, -50, 50)))
+        p = chances(theta)
         gradient = design.T @ (w * (y - p)) - penalty @ (theta - centre)
-        hessian = (design * (w * p * (1 - p))[:, None]).T @ design + penalty
-        step = np.linalg.solve(hessian, gradient)
+        step = np.linalg.solve(information(p), gradient)
         # Far from the optimum a full Newton step overshoots, and further each time.
         before = loss(theta)
         while np.abs(step).max() > 1e-10 and loss(theta + step) > before:
@@ -257,7 +314,7 @@ def _maximise(design: Any, y: Any, w: Any, centre: Any, penalty: Any) -> list[fl
         theta += step
         if np.abs(step).max() < 1e-10:
             break
-    return [float(value) for value in theta]
+    return [float(value) for value in theta], information(chances(theta))
 
 
 def left_out(
@@ -279,35 +336,6 @@ def left_out(
         slope, offset = fit(x[rest].tolist(), y[rest].tolist(), weights=w[rest].tolist())
         out[held] = 1 / (1 + np.exp(-np.clip(slope * x[held] + offset, -50, 50)))
     return [float(p) for p in out]
-
-
-def risk_table(
-    probabilities: Sequence[float], labels: Sequence[bool], steps: int = 50
-) -> tuple[tuple[float, float], ...]:
-    """Error share among the verdicts at least as confident as each of up to `steps` quantiles.
-
-    Confidence is max(p, 1 - p). Each share is raised by one standard error, so that a promise made
-    from few verdicts is kept more often than not, and shares never fall as the bar is lowered.
-    """
-    import numpy as np
-
-    p, y = np.asarray(probabilities, float), np.asarray(labels, bool)
-    if not len(p):
-        return ()
-    confidence = np.maximum(p, 1 - p)
-    wrong = (p >= 0.5) != y
-    table: list[tuple[float, float]] = []
-    worst = 0.0
-    # A bar that only a handful of verdicts clear tells nothing about risk.
-    for bar in sorted(
-        set(np.quantile(confidence, np.linspace(0, 0.96, steps)).tolist()), reverse=True
-    ):
-        above = confidence >= bar
-        share, count = float(wrong[above].mean()), int(above.sum())
-        upper = share + math.sqrt(max(share * (1 - share), 0.25 / count) / count)
-        worst = max(worst, upper)
-        table.append((round(float(bar), 6), round(worst, 6)))
-    return tuple(reversed(table))
 
 
 def _sigmoid(x: float) -> float:

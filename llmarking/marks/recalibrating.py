@@ -1,8 +1,9 @@
 """A course's own calibration: fitted on what its teacher confirmed, and what it would change.
 
-The fit is pulled towards the calibration that shipped with the model, so a few confirmed verdicts
-hardly move it. Only the choice of answers that a teacher looks at depends on the model's odds, not
-what she decides about them, so that the least certain ones come first does not bias the fit.
+The fit starts from the calibration that shipped with the model and leaves it as far and as fast as
+courses are known to differ; how sure verdicts are follows from what is then known. Only the choice
+of answers that a teacher looks at depends on the model's odds, not what she decides about them, so
+that the least certain ones come first does not bias the fit.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def refit(prior: Calibration | None, seen: Iterable[Confirmed], like: Calibratio
                 needed=FEWEST_WITHOUT_PRIOR,
             )
         )
-    slope, offset = calibrations.fit(
-        [each.odds for each in distinct], [each.held for each in distinct], prior=prior
+    slope, offset, (of_slope, both, of_offset) = calibrations.posterior(
+        prior, [each.odds for each in distinct], [each.held for each in distinct]
     )
     return replace(
         prior or like,
@@ -76,9 +77,7 @@ def refit(prior: Calibration | None, seen: Iterable[Confirmed], like: Calibratio
         prompt=like.prompt,
         slope=round(slope, 6),
         offset=round(offset, 6),
-        # What is looked at is chosen by confidence, so its errors say little about the rest: the
-        # promise about errors stays the one that was measured before it shipped.
-        risk_table=prior.risk_table if prior else (),
+        spread=(of_slope, both, of_offset),
         ece=None,
         verdicts=len(distinct),
         data=("confirmed in the course",),
@@ -91,7 +90,7 @@ def recalibrated(
     """The same readings with other probabilities; evidence and reason go where a verdict turns.
 
     Args:
-        bar: how probable a verdict must be to go without a review, see `confidence_for`.
+        bar: how probable a verdict must be to go without a review.
         flags: of the answer; where evidence was looked for in vain, the doubt stays.
     """
     return tuple(_again(v, calibration, bar, Flag.NO_EVIDENCE in flags) for v in verdicts)

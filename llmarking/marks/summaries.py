@@ -26,7 +26,6 @@ class Marked:
         needs_review: what the model's mark says of itself.
         held: point id to the verdict that stands.
         model: point id to the model's verdict beneath the teacher's; empty where there is none.
-        calibration: which promise about errors its probabilities come with.
     """
 
     code: str
@@ -38,7 +37,6 @@ class Marked:
     needs_review: bool = False
     held: Mapping[int, bool | None] = field(default_factory=dict)
     model: Mapping[int, bool | None] = field(default_factory=dict)
-    calibration: str | None = None
 
     @property
     def fraction(self) -> float:
@@ -152,32 +150,22 @@ def _kappa(pairs: Counter[tuple[bool | None, bool | None]]) -> float | None:
     return (total * agree - by_chance) / (total**2 - by_chance)
 
 
-def reading(marked: Iterable[Marked]) -> Callable[[Callable[[str | None], float]], int]:
+def reading(marked: Iterable[Marked]) -> Callable[[float], int]:
     """How many undecided answers a teacher is left to read, as a function of how sure is enough.
 
     The answers are sorted here once, so that asking for many risks costs little.
-
-    Returns:
-        a function that takes how sure a verdict must be to go unseen, by the calibration behind it.
     """
     at_any_rate = 0
-    confidences: dict[str | None, list[float]] = {}
+    confidences: list[float] = []
     for each in marked:
         if each.state is not State.PROPOSED:
             continue
         if _wants_reading(each):
             at_any_rate += 1
         elif each.confidence is not None:
-            confidences.setdefault(each.calibration, []).append(each.confidence)
-    for found in confidences.values():
-        found.sort()
-
-    def to_read(bar: Callable[[str | None], float]) -> int:
-        return at_any_rate + sum(
-            bisect_left(found, bar(identity)) for identity, found in confidences.items()
-        )
-
-    return to_read
+            confidences.append(each.confidence)
+    confidences.sort()
+    return lambda bar: at_any_rate + bisect_left(confidences, bar)
 
 
 def unsettled(each: Marked, bar: float) -> bool:

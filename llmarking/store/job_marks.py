@@ -167,7 +167,7 @@ def _of_course(tx: sa.Connection, course: str, setup: Setup) -> Calibration | No
         prompt=setup.prompt,
         slope=row.slope,
         offset=row.offset,
-        risk_table=tuple((float(c), float(r)) for c, r in row.risk_table),
+        spread=tuple(row.spread),
         verdicts=row.verdicts,
     )
 
@@ -176,7 +176,7 @@ def _stored(calibration: Calibration) -> dict[str, Any]:
     kept = asdict(calibration)
     return {
         "identity": calibration.identity,
-        "risk_table": [list(pair) for pair in calibration.risk_table],
+        "spread": list(calibration.spread),
         **{name: kept[name] for name in ("slope", "offset", "verdicts")},
     }
 
@@ -188,6 +188,7 @@ def _calibration(config: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibr
         prompt=config["prompt"],
         slope=stored["slope"],
         offset=stored["offset"],
-        risk_table=tuple((c, r) for c, r in stored["risk_table"]),
+        # A job of an older version has none.
+        spread=tuple(stored.get("spread", (0.0, 0.0, 0.0))),
         verdicts=stored["verdicts"],
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from llmarking.marks.calibration import Calibration, Calibrations
+from llmarking.marks.calibration import Calibration
 from llmarking.marks.decisions import state
 from llmarking.marks.summaries import Marked
 from llmarking.store.courses import log_event, require_course
@@ -15,7 +15,6 @@ from llmarking.store.review import Listed, held, model_marks
 from llmarking.store.schema import (
     answers,
     contests,
-    course_calibrations,
     courses,
     events,
     jobs,
@@ -118,7 +117,6 @@ _COUNTED = (
     marks.c.flags,
     marks.c.confidence,
     marks.c.needs_review,
-    marks.c.calibration,
 )
 
 
@@ -142,31 +140,7 @@ def _marked(code: str, mark: Row, model: Row | None) -> Marked:
         needs_review=mark["needs_review"],
         held=given,
         model=by_model if by_model is not None and same_question else {},
-        calibration=mark["calibration"],
     )
-
-
-def calibrations(tx: sa.Connection, course_id: str) -> dict[str | None, Calibration | None]:
-    """The calibrations behind the marks of a course, by their identity; None where unknown."""
-    columns = (marks.c.model, marks.c.adapter, marks.c.prompt_version, marks.c.calibration)
-    query = (
-        sa.select(*columns)
-        .distinct()
-        .join(answers, answers.c.id == marks.c.answer_id)
-        .where(answers.c.course_id == course_id, marks.c.kind == "model")
-    )
-    own = {
-        row.identity: calibration_of(row)
-        for row in tx.execute(
-            sa.select(course_calibrations).where(course_calibrations.c.course_id == course_id)
-        )
-    }
-    shipped = Calibrations()
-    found: dict[str | None, Calibration | None] = {None: None}
-    for model, adapter, prompt, identity in tx.execute(query):
-        came = shipped.find(model, adapter, prompt)
-        found[identity] = came if came and came.identity == identity else own.get(identity)
-    return found
 
 
 def calibration_of(row: sa.Row[Any]) -> Calibration:
@@ -177,7 +151,7 @@ def calibration_of(row: sa.Row[Any]) -> Calibration:
         adapter=row.adapter,
         slope=row.slope,
         offset=row.offset,
-        risk_table=tuple((float(c), float(r)) for c, r in row.risk_table),
+        spread=tuple(row.spread),
         verdicts=row.verdicts,
         data=("confirmed in the course",),
     )

@@ -106,7 +106,7 @@ def propose(tx: sa.Connection, course: str, *, actor: str) -> Proposal:
             **setup._asdict(),
             slope=fitted.slope,
             offset=fitted.offset,
-            risk_table=[list(pair) for pair in fitted.risk_table],
+            spread=list(fitted.spread),
             verdicts=fitted.verdicts,
             identity=fitted.identity,
         )
@@ -124,15 +124,13 @@ def look(tx: sa.Connection, course: str, calibration: str) -> Proposal:
     row = _row(tx, course, calibration)
     risk = require_course(tx, course).risk or DEFAULT_RISK
     new = calibration_of(row)
-    known = overview.calibrations(tx, course)
     setup = Setup.of_calibration(row)
     changed: list[tuple[str, int, bool | None, bool]] = []
     before = after = 0
     for each in _undecided(_class(tx, course)):
         mark = each.mark
         assert mark is not None
-        old = known.get(mark["calibration"])
-        was = unsettled(overview.marked_of(each), _bar(old, risk))
+        was = unsettled(overview.marked_of(each), 1.0 - risk)
         before += was
         if Setup.of(mark) != setup:
             after += was
@@ -257,7 +255,7 @@ def _confirmed(found: Iterable[Listed], setup: Setup) -> Iterable[Confirmed]:
 
 def _again(mark: Row, question: Question, new: Calibration, risk: float) -> Grade:
     flags = [Flag(flag) for flag in mark["flags"]]
-    verdicts = recalibrated(verdicts_of(mark, question), new, new.confidence_for(risk), flags)
+    verdicts = recalibrated(verdicts_of(mark, question), new, 1.0 - risk, flags)
     explained = any(v["evidence"] is not None or v["reason"] for v in mark["verdicts"])
     return Grade(question, verdicts, decisions.carried_flags(flags, verdicts, explained=explained))
 
@@ -285,7 +283,3 @@ def _still_proposed(row: sa.Row[Any]) -> None:
                 state=word(row.state),
             )
         )
-
-
-def _bar(calibration: Calibration | None, risk: float) -> float:
-    return 1.0 - risk if calibration is None else calibration.confidence_for(risk)

@@ -297,7 +297,7 @@ course_calibrations = sa.Table(
     sa.Column("prompt", sa.Text, nullable=False),
     sa.Column("slope", sa.Double, nullable=False),
     sa.Column("offset", sa.Double, nullable=False),
-    sa.Column("risk_table", _JSON, nullable=False),
+    sa.Column("spread", _JSON, nullable=False, server_default="[0, 0, 0]"),
     sa.Column("verdicts", sa.Integer, nullable=False),
     sa.Column("identity", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False, server_default="proposed"),

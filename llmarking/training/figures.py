@@ -112,7 +112,7 @@ def fitted(
         offset=round(offset, 4),
         overlap=overlap,
         usual=usual,
-        risk_table=calibration.risk_table(fair, labels),
+        spread=calibration.USUAL_SPREAD,
         ece=round(expected_calibration_error(labels, fair), 4),
         verdicts=len(labels),
         data=tuple(data),

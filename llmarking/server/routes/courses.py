@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -14,7 +13,6 @@ from fastapi.responses import Response
 from llmarking.errors import InputError
 from llmarking.grading.grader import DEFAULT_RISK
 from llmarking.marks import summaries
-from llmarking.marks.calibration import Calibration
 from llmarking.protocol.courses import (
     AgreementSummary,
     Course,
@@ -175,19 +173,13 @@ def summary(course: str, request: Request, risk: Annotated[Risk | None, Query()]
     def work(tx: sa.Connection) -> Summary:
         row = store_courses.require_course(tx, course)
         total, marked = store_overview.marked(tx, course)
-        known = store_overview.calibrations(tx, course)
         wanted = risk if risk is not None else row.risk or DEFAULT_RISK
-        return _summary(total, marked, known, wanted)
+        return _summary(total, marked, wanted)
 
     return reading(request, work)
 
 
-def _summary(
-    total: int,
-    marked: list[summaries.Marked],
-    known: dict[str | None, Calibration | None],
-    risk: float,
-) -> Summary:
+def _summary(total: int, marked: list[summaries.Marked], risk: float) -> Summary:
     states = {"waiting": total - len(marked), "proposed": 0, "confirmed": 0, "overridden": 0}
     flags: dict[str, int] = {}
     for each in marked:
@@ -220,19 +212,10 @@ def _summary(
             verdicts=agreed.verdicts, agree=agreed.agree, kappa=agreed.kappa
         ),
         review=[
-            Load(risk=each, answers=to_read(_bar(known, each)))
+            Load(risk=each, answers=to_read(1.0 - each))
             for each in sorted({*summaries.RISKS, risk})
         ],
     )
-
-
-def _bar(known: dict[str | None, Calibration | None], risk: float) -> Callable[[str | None], float]:
-    """How sure a verdict must be to go unseen, by the calibration behind it."""
-    bars = {
-        identity: 1.0 - risk if found is None else found.confidence_for(risk)
-        for identity, found in known.items()
-    }
-    return lambda identity: bars.get(identity, 1.0 - risk)
 
 
 def _course(request: Request, row: dict[str, Any]) -> Course:
