@@ -15,10 +15,14 @@ import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 
 from llmarking.domain import Sampling
 from llmarking.engines.vllm_engine import VLLMEngine
+from llmarking.engines.vllm_patience import wait_patiently
 from llmarking.engines.vllm_reading import Room, Way, read_chain, read_rows, read_session
 from llmarking.grading.explaining import EXPLANATION
 from llmarking.server.serve import serve
@@ -138,12 +142,38 @@ async def read_in_every_way(engine: VLLMEngine) -> dict[str, Any]:
     return told
 
 
+async def see_how_they_wait(engine: VLLMEngine) -> dict[str, Any]:
+    """What runs vLLM's workers, whether they know how to wait, and what whoever knows it does."""
+    inner: Any = engine._engine
+    polled: list[int | None] = []
+    waiter = SpinCondition.__new__(SpinCondition)
+    waiter.is_reader = True
+    waiter.read_cancel_socket = waiter.local_notify_socket = None
+    waiter.poller = SimpleNamespace(poll=lambda timeout: polled.append(timeout) or [])
+    waiter.busy_loop_s = 60
+    told = []
+    for patient in (False, True):
+        if patient:
+            wait_patiently()
+        waiter.record_read()
+        waiter.wait(timeout_ms=5)
+        told.append(len(polled))
+    return {
+        "executor": inner.vllm_config.parallel_config.distributed_executor_backend,
+        "workers": await inner.collective_rpc("wait_patiently"),
+        "polled": told,
+    }
+
+
 class Probe(VLLMEngine):
     """Answers `ask` as the last thing before it is ready."""
 
     async def start(self) -> None:
         await super().start()
-        told = await ask(self) | {"ways": await read_in_every_way(self)}
+        told = await ask(self) | {
+            "ways": await read_in_every_way(self),
+            "waiting": await see_how_they_wait(self),
+        }
         print("TOLD", json.dumps(told | {"running": self.running()}), flush=True)
 
 

@@ -1,4 +1,5 @@
-"""What vLLM's worker learns from us: to score the rows of a prompt that are asked for, no others.
+"""What vLLM's worker learns from us: to score the rows of a prompt that are asked for, no others,
+and to wait without keeping a core busy.
 
 `vllm_arguments.py` names the class to vLLM, which makes it a base of its worker; `vllm_engine.py`
 then calls it in every worker.
@@ -26,3 +27,9 @@ class WorkerExtension:
             # Another release of vLLM: it serves all the same, and reads in another way.
             return str(error)
         return ""
+
+    def wait_patiently(self) -> bool:
+        """See `vllm_patience`."""
+        from llmarking.engines.vllm_patience import wait_patiently
+
+        return wait_patiently()
