@@ -67,7 +67,9 @@ HEAD = """\
 How the default model and the small test model agree with teachers, beside simple baselines and the
 published figures of others. Every figure of ours is in `results/published/`, with what was run,
 down to the hashes of data and prompt; `python bench/publish.py` makes all of it again, but for the
-verdicts of the bare small model, which were read before an adapter shipped for it. How to read the
+verdicts of the bare small model, which were read before an adapter shipped for it. Verdicts with an
+adapter were read once and taken over to the calibration that ships now by `bench/recalibrate.py`;
+`recalibrated_from` in their `run.json` says so. How to read the
 numbers is in [evaluation.md](evaluation.md). INT and CPT are courses of the original LLMarking;
 they, SciEntsBank's and Beetle's unseen answers are in nothing that was trained or fitted here. Of
 SAF, whose English part has a training split only, 20 answers to each question are drawn; its fully

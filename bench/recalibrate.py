@@ -6,9 +6,9 @@
         --before ../before/llmarking/marks/calibrations
 
 Log-odds are the same whatever calibration comes after them, and a calibration can be undone: from
-the probabilities of a run and the calibration it was made with (`--before`) come its log-odds, and
-from those, with the words that point and answer share, what it would have found with the one that
-ships now. The new run says so in `run.json`, with the identities of both. Metrics and reports are
+the probabilities of a run and the calibration it was made with (`--before`) come its log-odds
+(with the words that point and answer share), and from those what it would have found with the one
+that ships now. The new run says so in `run.json`, with the identities of both. Metrics and reports are
 made by `publish.py --page`, or by `eval_short_batched.py --resume`.
 """
 
@@ -116,11 +116,8 @@ def _moved(
     run: Path, what: dict[str, Any], old: Calibration, new: Calibration
 ) -> Iterator[dict[str, Any]]:
     """The samples of a run with the probabilities, marks and flags of another calibration."""
-    if old.overlap or any(old.spread):
-        raise SystemExit(
-            "a calibration that weighs words in, or that knows how courses differ, can't be undone "
-            "from a run alone"
-        )
+    if any(old.spread):
+        raise SystemExit("a calibration that knows how courses differ can't be undone here")
     course = finding.load(what["configuration"]["course"])
     questions = {question.code: question for question in course.questions}
     texts = {(answer.question_code, answer.id): answer.text for answer in course.answers}
@@ -132,8 +129,10 @@ def _moved(
         for point in sample["points"]:
             if 0 < point["probability"] < 1:  # else the answer is empty, and nothing was read
                 log = math.log(point["probability"]) - math.log1p(-point["probability"])
-                odds = new.weighed((log - old.offset) / old.slope, shares[point["id"]])
-                point["probability"] = round(new.probability(odds), 6)
+                share = shares[point["id"]]
+                # What words added goes out with the old one, and in again with the new one.
+                odds = (log - old.offset) / old.slope - old.weighed(0.0, share)
+                point["probability"] = round(new.probability(new.weighed(odds, share)), 6)
                 point["held"] = point["probability"] >= 0.5
         held = {point["id"] for point in sample["points"] if point["held"]}
         sample["mark"] = round(sum(p.mark for p in question.points if p.id in held), 6)

@@ -40,6 +40,7 @@ ENTRY_SCRIPTS = (
 # Flags in the documents that belong to others.
 VLLM_FLAGS = {
     "--max-lora-rank",
+    "--distributed-executor-backend",
     "--max-loras",
     "--max-cpu-loras",
     "--tensor-parallel-size",
