@@ -6,9 +6,9 @@
         --before ../before/llmarking/marks/calibrations
 
 Log-odds are the same whatever calibration comes after them, and a calibration can be undone: from
-the probabilities of a run and the calibration it was made with (`--before`) come its log-odds
-(with the words that point and answer share), and from those what it would have found with the one
-that ships now. The new run says so in `run.json`, with the identities of both. Metrics and reports are
+the probabilities of a run and the calibration it was made with (`--before`) come its log-odds, with
+the words that point and answer share, and from those what it would have found with the one that
+ships now. The new run says so in `run.json`, with the identities of both. Metrics and reports are
 made by `publish.py --page`, or by `eval_short_batched.py --resume`.
 """
 
