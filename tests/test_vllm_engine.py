@@ -583,5 +583,5 @@ def test_vllm_waits_without_keeping_a_core_busy(probe: tuple[Server, dict[str, A
     waiting = probe[1]["waiting"]
     assert waiting["executor"] == PATIENT_EXECUTOR
     assert waiting["workers"] == [True]
-    # Just after a message vLLM looks for the next one without a pause; the patient one sleeps.
-    assert waiting["polled"] == [0, 1]
+    # Just after a message vLLM looks for the next one without a pause; the patient one naps.
+    assert waiting["naps"] == [0, 1]
