@@ -15,8 +15,11 @@ says how far batches move them, the third what adapters beside each other add to
 change from request to request: the model does not see them, and the server's memory takes no two
 for the same, so that the model reads each.
 
+In bfloat16 a batch moves a probability by what it rounds, which looks like a little of another
+adapter; with `--dtype float32` nothing but another adapter's weights can move it visibly.
+
     python -m bench.swap_adapters --minutes 5 -- --device gpu
-    python -m bench.swap_adapters -m SmolLM2-135M-Instruct --adapters FOLDER FOLDER
+    python -m bench.swap_adapters -m SmolLM2-135M-Instruct -- --dtype float32
 """
 
 from __future__ import annotations
@@ -416,6 +419,7 @@ async def measure(
         AsyncClient(url, key, retry=ONCE) as client,
         _admin(url, key) as http,
     ):
+        (model, *_) = await client.models()
         before = (await http.get("/adapters")).raise_for_status().json()["adapters"]
         default = next((card["version"] for card in before if card["default"]), None)
         shelf = Shelf(http, folder, names)
@@ -457,6 +461,7 @@ async def measure(
                 failures["adapters left behind"] += 1
     failures += shelf.failures
     return {
+        "dtype": model.dtype,
         "answers": len(answers),
         "adapters": len(names),
         "at_once": plan.at_once,
@@ -579,6 +584,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = Plan(args.requests, args.minutes, args.at_once, args.pause, args.seed)
     about = {"model": args.model, "course": args.course, **machine()}
     about["adapters_given"] = [path.resolve().name for path in given]
+    about["server_flags"] = args.flags
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="swap")))
         folder = args.folder if args.url else scratch / "adapters"
@@ -594,7 +600,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             key = secrets.token_hex(16)
             database = f"sqlite:///{scratch / 'llmarking.db'}"
-            flags = ["--enable-lora", "--adapter-folder", str(folder), "--admin-key", key]
+            # Who names none is to get the bare model: the shipped adapter may be one of the others.
+            flags = ["--no-adapter", "--enable-lora", "--adapter-folder", str(folder)]
+            flags += ["--admin-key", key]
             flags += ["--database-url", database, *args.flags]
             url = stack.enter_context(ours(args.model, flags))
         found = about | asyncio.run(measure(url, key, folder, names, answers, plan))
