@@ -18,11 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
-
 from llmarking.domain import Sampling
 from llmarking.engines.vllm_engine import VLLMEngine
-from llmarking.engines.vllm_patience import NAP, wait_patiently
 from llmarking.engines.vllm_reading import Room, Way, read_chain, read_rows, read_session
 from llmarking.grading.explaining import EXPLANATION
 from llmarking.server.serve import serve
@@ -144,6 +141,10 @@ async def read_in_every_way(engine: VLLMEngine) -> dict[str, Any]:
 
 async def see_how_they_wait(engine: VLLMEngine) -> dict[str, Any]:
     """What runs vLLM's workers, whether they know how to nap, and how often one does in a wait."""
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+
+    from llmarking.engines.vllm_patience import NAP, wait_patiently
+
     inner: Any = engine._engine
     naps: list[float] = []
     waiter = SpinCondition.__new__(SpinCondition)
