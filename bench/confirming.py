@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from bench.bench_agreement import figures
+from bench.promised import shares, standing
 from llmarking.grading.grader import DEFAULT_RISK
 from llmarking.grading.prompting import shot_name
 from llmarking.marks.calibration import Calibration, Calibrations
@@ -107,7 +108,7 @@ def after(read: Read, known: Calibration, counts: list[int], seed: int) -> Itera
                 for _ in range(draws)
             ]
             alone, wrong, left = (
-                sum(row[name] for row in rows) for name in ("alone", "wrong", "left")
+                int(sum(row[name] for row in rows)) for name in ("alone", "wrong", "left")
             )
             yield {
                 "decided": count,
@@ -117,8 +118,7 @@ def after(read: Read, known: Calibration, counts: list[int], seed: int) -> Itera
                     name: round(float(np.mean([row[name] for row in rows])), 3)
                     for name in ("slope", "offset", "kappa", "auc", "ece")
                 },
-                "decided_alone": round(alone / left, 3),
-                "wrong_among_those": round(wrong / alone, 3) if alone else 0.0,
+                **shares(alone, wrong, left),
             }
 
 
@@ -131,14 +131,14 @@ def _left(read: Read, known: Calibration, order: Any, count: int) -> dict[str, f
     now = refit(known, seen, known) if seen else known
     p = np.array([now.probability(x) for x in read.odds[~decided]])
     truth = read.held[~decided]
-    alone = np.maximum(p, 1 - p) >= 1 - DEFAULT_RISK
+    alone, wrong = standing(p, truth, DEFAULT_RISK)
     return {
         **figures(p.tolist(), truth.tolist()),
         "slope": now.slope,
         "offset": now.offset,
         "left": len(p),
-        "alone": int(alone.sum()),
-        "wrong": int(((p >= 0.5) != truth)[alone].sum()),
+        "alone": alone,
+        "wrong": wrong,
     }
 
 

@@ -55,12 +55,21 @@ def main() -> int:
 def promise(run: Path, risk: float) -> dict[str, float]:
     """What stood alone at a promised share of errors, and how much of that was wrong."""
     p, truth = verdicts(run)
+    return {"promised_wrong": risk, **shares(*standing(p, truth, risk), len(p))}
+
+
+def standing(p: Any, truth: Any, risk: float) -> tuple[int, int]:
+    """How many verdicts stand without a look at a promised share of errors; how many are wrong."""
     alone = np.maximum(p, 1 - p) >= 1 - risk
     wrong = (p >= 0.5) != truth
+    return int(alone.sum()), int((alone & wrong).sum())
+
+
+def shares(alone: int, wrong: int, verdicts: int) -> dict[str, float]:
+    """The same as shares of all verdicts, and of those that stand."""
     return {
-        "promised_wrong": risk,
-        "decided_alone": round(float(alone.mean()), 3),
-        "wrong_among_those": round(float(wrong[alone].mean()), 3) if alone.any() else 0.0,
+        "decided_alone": round(alone / verdicts, 3),
+        "wrong_among_those": round(wrong / alone, 3) if alone else 0.0,
     }
 
 

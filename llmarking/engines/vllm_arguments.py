@@ -14,7 +14,6 @@ from llmarking.errors import InputError
 from llmarking.models.catalogue import GIB
 
 WORKER_EXTENSION = "llmarking.engines.vllm_worker.WorkerExtension"
-
 PATIENT_EXECUTOR = "llmarking.engines.vllm_patience.PatientExecutor"
 
 

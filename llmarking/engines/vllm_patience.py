@@ -2,8 +2,8 @@
 
 vLLM's engine and its worker hand their messages over in shared memory, and whoever waits for one
 looks for it without a pause for a second before it goes to sleep. On a GPU that saves microseconds.
-On a CPU a step takes most of a second, in which the waiting engine takes a core from the worker
-that it waits for.
+On a CPU a step takes far longer than that, and all the while the waiting engine takes a core from
+the worker that it waits for.
 """
 
 from __future__ import annotations

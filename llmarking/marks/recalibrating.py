@@ -67,7 +67,7 @@ def refit(prior: Calibration | None, seen: Iterable[Confirmed], like: Calibratio
                 needed=FEWEST_WITHOUT_PRIOR,
             )
         )
-    slope, offset, (of_slope, both, of_offset) = calibrations.posterior(
+    slope, offset, spread = calibrations.posterior(
         prior, [each.odds for each in distinct], [each.held for each in distinct]
     )
     return replace(
@@ -77,7 +77,7 @@ def refit(prior: Calibration | None, seen: Iterable[Confirmed], like: Calibratio
         prompt=like.prompt,
         slope=round(slope, 6),
         offset=round(offset, 6),
-        spread=(of_slope, both, of_offset),
+        spread=spread,
         ece=None,
         verdicts=len(distinct),
         data=("confirmed in the course",),

@@ -17,6 +17,7 @@ from llmarking.domain import Verdict
 from llmarking.errors import UnknownModelError
 from llmarking.grading.grader import Graded, GradeOptions, Grader, Setup
 from llmarking.marks.calibration import Calibration
+from llmarking.store.overview import calibration_of
 from llmarking.store.schema import course_calibrations
 from llmarking.store.submit import canonical_hash
 
@@ -159,25 +160,14 @@ def _of_course(tx: sa.Connection, course: str, setup: Setup) -> Calibration | No
         .order_by(table.c.applied_at.desc(), table.c.created_at.desc())
         .limit(1)
     ).one_or_none()
-    if row is None:
-        return None
-    return Calibration(
-        model=setup.model,
-        adapter=setup.adapter,
-        prompt=setup.prompt,
-        slope=row.slope,
-        offset=row.offset,
-        spread=tuple(row.spread),
-        verdicts=row.verdicts,
-    )
+    return None if row is None else calibration_of(row)
 
 
 def _stored(calibration: Calibration) -> dict[str, Any]:
     kept = asdict(calibration)
     return {
         "identity": calibration.identity,
-        "spread": list(calibration.spread),
-        **{name: kept[name] for name in ("slope", "offset", "verdicts")},
+        **{name: kept[name] for name in ("slope", "offset", "spread", "verdicts")},
     }
 
 
