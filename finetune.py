@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
         help="courses that are held out whole, in place of a share of each (--held-out)",
     )  # fmt: skip
     what.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="COURSE",
+        help="courses whose questions are neither trained on nor held out, wherever else they "
+        "stand: for a calibration or a test afterwards",
+    )  # fmt: skip
+    what.add_argument(
         "--shots", type=_mix, default=None, metavar="N:SHARE,…",
         help="shares of prompts with N graded examples (default: 0:0.6,1:0.2,3:0.2)",
     )  # fmt: skip
@@ -278,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             base=spec.hub_id or spec.name,
             sources=sources,
             validation=training_data.load(args.validation, args.data_root),
+            left_out=training_data.load(args.leave_out, args.data_root),
             start=start,
             settings=_settings(args),
             out=Path(args.out),

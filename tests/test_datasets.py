@@ -568,6 +568,71 @@ def test_json(tmp_path: Path) -> None:
     assert course.answers[0].quality == "right"
 
 
+def pointed(**changed: Any) -> str:
+    """Verdicts on the points of an answer of `seb-2way-training`."""
+    question = {
+        "code": "q",
+        "full_mark": 3,
+        "reference": "<Point1:1>one<Point1:1>, <Point2:2>two<Point2:2>",
+        "verdicts": {"a1": "10"},
+    }
+    whole = {"format": "llmarking-verdicts/1", "name": "PTS", "licence": "CC BY-SA 3.0"}
+    return json.dumps({**whole, "of": "seb-2way-training", "questions": [{**question, **changed}]})
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Path:
+    """A folder with a whole-answer set and verdicts on its points."""
+    text = question_xml(labelled("a1", "incorrect", "One."))
+    write(tmp_path / "seb" / "training" / "2way" / "q.xml", text)
+    write(tmp_path / "pts.json", pointed())
+    return tmp_path
+
+
+def test_pointed(answered: Path) -> None:
+    """Verdicts by point on answers that stay where they are."""
+    course = load("PTS", answered)
+    assert (course.name, course.licence) == ("PTS", "CC BY-SA 3.0")
+    assert course.source == "verdicts on seb-2way-training"
+    assert [(p.mark, p.text) for p in course.questions[0].points] == [(1, "one"), (2, "two")]
+    assert course.questions[0].text == load("seb-2way-training", answered).questions[0].text
+    answer = course.answers[0]
+    assert (answer.text, answer.verdicts) == ("One.", {1: True, 2: False})
+    assert datasets.teacher_mark(course.questions[0], answer) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"code": "z"}, "questions[0].code: seb-2way-training has no question 'z'"),
+        ({"full_mark": 4}, "questions[0].reference: "),
+        ({"verdicts": {"a1": "1"}}, "questions[0].verdicts: 'a1' has 1 verdicts for 2 points"),
+        ({"verdicts": {"a2": "11"}}, "questions[0].verdicts: 'a2' is no answer to 'q'"),
+        ({"verdicts": {"a1": "1x"}}, "questions[0].verdicts.a1: "),
+        ({"verdicts": {}}, "questions[0].verdicts: "),
+    ],
+)
+def test_pointed_faults(answered: Path, changed: dict[str, Any], message: str) -> None:
+    """Each names its place in the file."""
+    error = load_fails(write(answered / "pts.json", pointed(**changed)), answered)
+    assert message in str(error)
+    assert error.line == 1
+
+
+def test_pointed_without_the_answers(tmp_path: Path) -> None:
+    """The set that is missing is named, and what is there instead."""
+    error = load_fails(write(tmp_path / "pts.json", pointed()), tmp_path)
+    assert "of: the answers are not here: there is no course 'seb-2way-training'" in str(error)
+    assert [e.name for e in datasets.available(tmp_path)] == ["PTS"]
+
+
+def load_fails(path: Path, root: Path) -> DataError:
+    """The error of loading a path where courses are looked for in a root."""
+    with pytest.raises(DataError) as caught:
+        load(path, root)
+    return caught.value
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """One course of every form, and files that are none."""

@@ -18,6 +18,7 @@ from llmarking.training.data import (
     load,
     split,
     with_examples,
+    without,
 )
 
 
@@ -100,6 +101,12 @@ def test_questions_are_held_out_whole_and_from_every_course() -> None:
     assert split(everything, 0.2, seed=1) == parts
     assert split(everything, 0.2, seed=2) != parts
     assert len(split(everything, 0.9, seed=1, most=2).held) == 4
+
+
+def test_what_is_left_out_is_left_out_of_every_course() -> None:
+    first, second, apart = course("one", 6), course("two", 6), course("three", 2)
+    rest = without(groups([first, second]), groups([apart]))
+    assert [g.key for g in rest] == [f"{name}/Q{n}" for name in ("one", "two") for n in range(2, 6)]
 
 
 @pytest.mark.parametrize("seed", range(8))

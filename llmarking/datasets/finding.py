@@ -3,6 +3,7 @@
 | form | what it looks like | reader |
 |---|---|---|
 | our JSON | a file that says `llmarking-course/1` | `courses` |
+| verdicts on another course's answers | a file that says `llmarking-verdicts/1` | `pointed` |
 | the original's course folder | `*_CSV1.csv` and `*_CSV2.csv` | `original` |
 | SemEval-2013 task 7, SAF | a folder of XML files with `<question>` | `xml_files` |
 | ASAP-SAS, Mohler, a course of one's own | a table with their headers | `whole` |
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmarking.datasets import courses, original, whole, xml_files
+from llmarking.datasets import courses, original, pointed, whole, xml_files
 from llmarking.datasets.contents import Contents, course_name, read_text
 from llmarking.domain import Question, StudentAnswer
 from llmarking.errors import DataError
@@ -29,6 +30,7 @@ from llmarking.errors import DataError
 SHIPPED = Path(__file__).resolve().parents[2] / "data"
 SHARED = SHIPPED.parents[1] / "shared" / "datasets"
 VARIABLE = "LLMARKING_DATA"
+POINTED = "LLMarking verdicts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def load(name_or_path: str | Path, root: str | Path | None = None) -> Course:
         DataError: there is none, more than one goes by that name, or its files are wrong.
     """
     path = _locate(str(name_or_path), root)
-    if (form := _form(path) or _meant(path)) is None:
+    if (form := _form(path, root) or _meant(path)) is None:
         raise DataError(
             "is no course: neither our JSON, a folder with *_CSV1.csv and *_CSV2.csv, a folder of "
             "SemEval or SAF questions in XML, nor a table with the columns question_code, "
@@ -177,12 +179,15 @@ def _candidates(folder: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(files) if not name.startswith("."))
 
 
-def _form(path: Path) -> _Form | None:
+def _form(path: Path, root: str | Path | None = None) -> _Form | None:
+    """The form of a course; one about another course's answers looks for that one in the root."""
     if path.is_dir():
         if original.matches(path):
             return _Form("LLMarking course folder", original.read)
         return _Form("SemEval-2013 or SAF XML", xml_files.read) if xml_files.matches(path) else None
     if path.suffix.lower() == ".json":
+        if pointed.matches(path):
+            return _Form(POINTED, lambda file: pointed.read(file, lambda name: load(name, root)))
         return _Form("LLMarking JSON", _read_json) if _is_ours(path) else None
     return _TABLES.get(whole.kind(path) or "") if _is_table(path) else None
 
@@ -228,6 +233,8 @@ def _read_json(path: Path) -> Contents:
 def _own_name(path: Path, form: _Form) -> str:
     if form.read is original.read:
         return original.course_name(path)
+    if form.source == POINTED:
+        return pointed.own_name(path) or course_name(path)
     if form.read is _read_json:
         # A course that is not quite right is listed as well: loading it says what is wrong.
         try:

@@ -165,6 +165,12 @@ def apart(all_groups: Sequence[Group], held: Sequence[Group]) -> Split:
     return Split(train, tuple(held))
 
 
+def without(all_groups: Sequence[Group], left_out: Sequence[Group]) -> list[Group]:
+    """The groups but those that ask what one of `left_out` asks, in whatever course."""
+    asked = {canonical(group.question.text) for group in left_out}
+    return [g for g in all_groups if canonical(g.question.text) not in asked]
+
+
 def balance(train: Sequence[Group]) -> Balance:
     """Weights that make true and false equal in every course, within a factor of two."""
     counts: dict[str, list[int]] = {}

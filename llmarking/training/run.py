@@ -47,6 +47,7 @@ class Request:
     Attributes:
         base: the hub id that the adapter is for; the model's own unless it is given as a folder.
         validation: courses that are held out whole, in place of a share of each.
+        left_out: courses whose questions are not looked at, in whatever course they stand.
         start: an adapter whose weights are trained further; its rank, scale and layers are kept.
         out: the folder of the result; its name is the adapter's.
         command: what repeats the run, for the card.
@@ -58,6 +59,7 @@ class Request:
     settings: TrainingSettings
     out: Path
     validation: Sequence[Source] = ()
+    left_out: Sequence[Source] = ()
     start: Adapter | None = None
     command: str = ""
     resume: bool = False
@@ -144,9 +146,11 @@ def finetune(request: Request, report: Report) -> dict[str, Any]:
 
 
 def _parts(request: Request) -> Split:
-    groups = training_data.groups(request.sources)
+    unseen = training_data.groups(request.left_out)
+    groups = training_data.without(training_data.groups(request.sources), unseen)
     if request.validation:
-        return training_data.apart(groups, training_data.groups(request.validation))
+        held = training_data.without(training_data.groups(request.validation), unseen)
+        return training_data.apart(groups, held)
     settings = request.settings
     return training_data.split(groups, settings.held_out, settings.seed, settings.most_held)
 
