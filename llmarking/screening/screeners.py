@@ -127,7 +127,9 @@ class Screeners:
             return screen(answer, question)
         waiting = _Waiting(answer, question, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self._hand_out()
+        if len(self._waiting) == 1:
+            # When all that arrived together has come this far: they share a round trip.
+            asyncio.get_running_loop().call_soon(self._hand_out)
         return await waiting.done or screen(answer, question)
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -86,6 +87,10 @@ class Service:
                     "no calibration for %s: its own probabilities are too lenient",
                     self.engine.info.model,
                 )
+            # What is there now stays: looking through it for garbage again and again takes time
+            # from requests.
+            gc.collect()
+            gc.freeze()
             self.ready.set()
             log.info("ready: %s, context %d", self.engine.info.model, self.engine.info.context)
             while True:
