@@ -61,44 +61,55 @@ def main() -> int:
     adapter = args.adapter or saved["adapter"]
     shown = {int(key.rpartition("/")[2]) for key in saved if key.startswith(tuple(args.prefix))}
     for shots in sorted(shown):
-        read = Verdicts.of(saved, args.prefix, shots)
-        counted = Verdicts.of(saved, args.words, shots) if args.words else read
-        overlap, usual = (
-            round(x, 4)
-            for x in weigh_words(
-                counted.odds, counted.shares, counted.labels, weights=counted.weights
-            )
-        )
-        weigh = Calibration(model="", prompt="", overlap=overlap, usual=usual).weighed
-        weighed = list(map(weigh, read.odds, read.shares))
-        labels = read.labels
-        slope, offset = fit(weighed, labels, weights=read.weights)
-        apart = Verdicts.of(saved, args.spread or args.prefix, shots)
-        of_slope, both, of_offset = between(
-            list(map(weigh, apart.odds, apart.shares)), apart.labels, apart.courses
-        )
-        fair = left_out(weighed, labels, read.groups, weights=read.weights)
-        prompt = f"verdict/{shot_name(shots)}.{saved['prompt']}"
-        calibration = Calibration(
-            model=saved["model"],
-            adapter=adapter,
-            prompt=prompt,
-            slope=round(slope, 4),
-            offset=round(offset, 4),
-            overlap=overlap,
-            usual=usual,
-            spread=(round(of_slope, 6), round(both, 6), round(of_offset, 6)),
-            ece=round(expected_calibration_error(labels, fair), 4),
-            verdicts=len(labels),
-            data=tuple(dict.fromkeys(read.courses)),
-        )
+        calibration = fitted(saved, shots, args.prefix, args.words, args.spread, adapter)
         name = f"{adapter or saved['model'].lower()}.{shot_name(shots)}.json"
         calibration.save(args.out / name)
+        of_slope, _, of_offset = calibration.spread
         print(
-            f"{name}: slope {slope:.3f} ± {math.sqrt(of_slope):.3f}, offset {offset:.3f} ± "
-            f"{math.sqrt(of_offset):.3f}, {len(labels)} verdicts, ECE left out {calibration.ece}"
+            f"{name}: slope {calibration.slope:.3f} ± {math.sqrt(of_slope):.3f}, offset "
+            f"{calibration.offset:.3f} ± {math.sqrt(of_offset):.3f}, {calibration.verdicts} "
+            f"verdicts, ECE left out {calibration.ece}"
         )
     return 0
+
+
+def fitted(
+    saved: dict[str, Any],
+    shots: int,
+    prefixes: Sequence[str],
+    words: Sequence[str] | None,
+    spread: Sequence[str] | None,
+    adapter: str | None,
+) -> Calibration:
+    """The calibration for a number of examples by the courses that are named, see the flags."""
+    read = Verdicts.of(saved, prefixes, shots)
+    counted = Verdicts.of(saved, words, shots) if words else read
+    overlap, usual = (
+        round(x, 4)
+        for x in weigh_words(counted.odds, counted.shares, counted.labels, weights=counted.weights)
+    )
+    weigh = Calibration(model="", prompt="", overlap=overlap, usual=usual).weighed
+    weighed = list(map(weigh, read.odds, read.shares))
+    labels = read.labels
+    slope, offset = fit(weighed, labels, weights=read.weights)
+    apart = Verdicts.of(saved, spread or prefixes, shots)
+    of_slope, both, of_offset = between(
+        list(map(weigh, apart.odds, apart.shares)), apart.labels, apart.courses
+    )
+    fair = left_out(weighed, labels, read.groups, weights=read.weights)
+    return Calibration(
+        model=saved["model"],
+        adapter=adapter,
+        prompt=f"verdict/{shot_name(shots)}.{saved['prompt']}",
+        slope=round(slope, 4),
+        offset=round(offset, 4),
+        overlap=overlap,
+        usual=usual,
+        spread=(round(of_slope, 6), round(both, 6), round(of_offset, 6)),
+        ece=round(expected_calibration_error(labels, fair), 4),
+        verdicts=len(labels),
+        data=tuple(dict.fromkeys(read.courses)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
