@@ -21,7 +21,7 @@ from unittest import mock
 from llmarking.domain import Sampling
 from llmarking.engines.vllm_engine import VLLMEngine
 from llmarking.engines.vllm_reading import Room, Way, read_chain, read_rows, read_session
-from llmarking.grading.explaining import EXPLANATION
+from llmarking.grading.explaining import EXPLAIN_TOKENS, explanation
 from llmarking.server.serve import serve
 from llmarking.settings import ServerSettings
 
@@ -41,12 +41,12 @@ async def ask(engine: VLLMEngine) -> dict[str, Any]:
         reading = await engine.read(of, each, words, request_id=name)
         return [list(row) for row in reading.logprobs]
 
-    async def text(name: str, **options: Any) -> dict[str, Any]:
+    async def text(name: str, most: int = 24, **options: Any) -> dict[str, Any]:
         *_, last = [
             generation
             async for generation in engine.generate(
                 tokenizer.encode("The capital of France is"),
-                Sampling(max_tokens=24),
+                Sampling(max_tokens=most),
                 request_id=name,
                 **options,
             )
@@ -80,7 +80,10 @@ async def ask(engine: VLLMEngine) -> dict[str, Any]:
         "alone": alone,
         "texts": crowd[:6],
         "readings": crowd[6:],
-        "schema": [await text(f"schema-{i}", schema=EXPLANATION) for i in range(2)],
+        "schema": [
+            await text(f"schema-{spoken}", most=EXPLAIN_TOKENS, schema=explanation(spoken))
+            for spoken in ("English", "Chinese")
+        ],
         "choice": await text("choice", choices=["London", "Paris"]),
         "samples": [completion.text for completion in samples.completions],
         "sample_tokens": samples.completion_tokens,

@@ -287,7 +287,7 @@ class HalfCareless(Careless):
     read = ScriptedEngine.read  # type: ignore[assignment]
 
     def __init__(self, error: type[Exception] = ValueError) -> None:
-        super().__init__(reply=self._fail)
+        super().__init__(reply=self._fail, odds=lambda prompt: 3.0)
         self._error = error
 
     def _fail(self, prompt: str) -> str:

@@ -126,8 +126,10 @@ def test_versions_are_in_order_of_their_numbers(tmp_path: Path) -> None:
 
 def test_braces_and_tags_in_other_peoples_text_are_no_template() -> None:
     text = "{{ 7*7 }} {% raw %} {question} <b>"
-    template = Template("explain", 0, "v1")
-    variables = {"question": text, "point": text, "answer": text, "held": True}
+    template = Template("explain", 0, "v2")
+    variables = {
+        "question": text, "point": text, "answer": text, "held": True, "language": "English"
+    }  # fmt: skip
     assert template.block("user", variables).count(text) == 3
 
 
@@ -282,14 +284,14 @@ def test_no_text_of_others_brings_a_control_token_into_a_text_prompt(
     at_hand: AtHand,
 ) -> None:
     tokenizer = at_hand(name)
-    template = Template(method, 0, "v1")
+    template = Template(method, 0, prompting.versions(method)[-1])
 
     def controls(text: str) -> list[int]:
         slots = Slots()
         variables = {
             "question": slots.hold(text), "answer": slots.hold(text), "point": slots.hold(text),
             "points": [prompting._point(Point(1, 2, (text,)), slots)], "examples": [],
-            "full_mark": "2", "held": True,
+            "full_mark": "2", "held": True, "language": "English",
         }  # fmt: skip
         ids = prompting.chat_ids(template, variables, slots, tokenizer)
         return [i for i in ids if i in tokenizer.control_ids]

@@ -35,6 +35,7 @@ QUESTION = {
 }
 CHAT = {"messages": [{"role": "user", "content": "Hello."}]}
 GRADE: dict[str, Any] = {"question": QUESTION, "answer": "Last in, first out."}
+READINGS = 3  # before the first reason: of the whole answer, and of its two clauses
 
 
 class Words:
@@ -66,7 +67,7 @@ class Faulty(ScriptedEngine):
     """Fails with a given exception after a number of words."""
 
     def __init__(self, failure: Exception, after: int = 0) -> None:
-        super().__init__()
+        super().__init__(odds=lambda prompt: 3.0)
         self.failure, self.after = failure, after
 
     async def generate(
@@ -332,15 +333,15 @@ def events(text: str) -> list[tuple[str, dict[str, Any]]]:
 def test_a_streamed_grade_tells_points_reasons_and_the_whole(
     live_server_factory: ServerFactory,
 ) -> None:
-    quote = json.dumps({"quote": "Last in", "reason": "Il le dit – « voilà »."})
-    engine = ScriptedEngine(odds=lambda prompt: 3.0, reply=lambda prompt: quote)
+    reason = json.dumps({"reason": "Last in – « voilà »."})
+    engine = ScriptedEngine(odds=lambda prompt: 3.0, reply=lambda prompt: reason)
     address = live_server_factory(engine)
     reply = httpx.post(f"{address}/grade", json=GRADE | {"explain": True, "stream": True})
     assert reply.headers["content-type"].startswith("text/event-stream")
     found = events(reply.text)
     assert [name for name, _ in found] == ["point", "point", "reason", "reason", "grade"]
     assert found[0][1]["held"] is True
-    assert found[2][1] == {"id": 1, "evidence": "Last in", "reason": "Il le dit – « voilà »."}
+    assert found[2][1] == {"id": 1, "evidence": "Last in", "reason": "Last in – « voilà »."}
     whole = httpx.post(f"{address}/grade", json=GRADE | {"explain": True}).json()
     assert {k: v for k, v in found[-1][1].items() if k != "usage"} == {
         k: v for k, v in whole.items() if k != "usage"
@@ -350,8 +351,9 @@ def test_a_streamed_grade_tells_points_reasons_and_the_whole(
 def test_a_streamed_grade_shows_points_before_the_reasons_are_made(
     live_server_factory: ServerFactory,
 ) -> None:
-    words = Words(free=1)
-    address = live_server_factory(ScriptedEngine(sleep=words, reply=lambda prompt: "{}"))
+    words = Words(free=READINGS)
+    engine = ScriptedEngine(sleep=words, odds=lambda prompt: 3.0, reply=lambda prompt: "{}")
+    address = live_server_factory(engine)
     body = GRADE | {"explain": True, "stream": True}
     with httpx.stream("POST", f"{address}/grade", json=body, timeout=20) as reply:
         lines = reply.iter_lines()
@@ -364,6 +366,7 @@ def test_an_engine_that_fails_in_the_middle_of_a_streamed_grade_ends_it_with_an_
     live_server_factory: ServerFactory,
 ) -> None:
     class Mute(Faulty):
+        # Both points are held true: of those a reason is written.
         read = ScriptedEngine.read  # type: ignore[assignment]
 
     address = live_server_factory(Mute(EngineError("it broke")))
@@ -551,15 +554,15 @@ def test_a_client_that_goes_before_the_first_word_leaves_nothing_behind(
     [
         ("/generate", {"prompt": LONG}, 3),
         ("/generate", {"prompt": LONG, "stream": True}, 3),
-        ("/grade", GRADE | {"explain": True}, 1),
-        ("/grade", GRADE | {"explain": True, "stream": True}, 1),
+        ("/grade", GRADE | {"explain": True}, READINGS),
+        ("/grade", GRADE | {"explain": True, "stream": True}, READINGS),
     ],
 )
 def test_a_client_that_goes_in_the_middle_leaves_nothing_behind(
     path: str, body: dict[str, Any], free: int, live_server_factory: ServerFactory
 ) -> None:
     words = Words(free)
-    engine = ScriptedEngine(sleep=words)
+    engine = ScriptedEngine(sleep=words, odds=lambda prompt: 3.0)
     address = live_server_factory(engine)
     with connect(address) as client:
         client.sendall(raw_request(path, body))

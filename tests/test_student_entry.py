@@ -30,12 +30,11 @@ class Marker(ScriptedEngine):
         held: whether the first explanation never comes, until it is stopped.
     """
 
-    def __init__(self, *, held: bool = False, quote: str = "pairs", context: int = 32768) -> None:
+    def __init__(self, *, held: bool = False, context: int = 32768) -> None:
         super().__init__(self._explain, self._odds, sleep=self._pause, context=context)
         self.prompts: list[str] = []
         self.aborted: Signal = Signal()
         self.waiting = threading.Event()
-        self._quote = quote
         self._held = held
         self._explaining = False
 
@@ -45,7 +44,7 @@ class Marker(ScriptedEngine):
 
     def _explain(self, prompt: str) -> str:
         self._explaining = True
-        return json.dumps({"quote": self._quote, "reason": "It says so."})
+        return json.dumps({"reason": "It says that it stores pairs."})
 
     async def _pause(self, _: float) -> None:
         if self._held and self._explaining:
@@ -77,8 +76,8 @@ def test_one_answer(live_server_factory: Serve, course: str) -> None:
         "It keeps pairs [red]quickly[/red].",
         "✓ Point 1 2 / 2 98% stores pairs",
         "✗ Point 2 0 / 1 2% is fast",
-        "“pairs”",
-        "It says so.",
+        "“It keeps pairs [red]quickly[/red]”",
+        "It says that it stores pairs.",
         "Total 2 / 3",
     ]:
         assert part in shown
@@ -95,7 +94,8 @@ def test_however_it_is_asked_for(live_server_factory: Serve, course: str, args: 
     done = run_piped(SCRIPT, *args, env={"LLMARKING_URL": url})
     assert done.returncode == 0
     assert done.stdout.count(b"Point 2  0 / 1") == 1
-    assert done.stdout.count(b"It says so.") == (0 if "--no-explain" in args else 2)
+    assert done.stdout.count(b"It says that it stores pairs.") == ("--no-explain" not in args)
+    assert done.stdout.count("does not say: “is fast”".encode()) == ("--no-explain" not in args)
     assert b"Total 2 / 3" in done.stdout
 
 
@@ -115,7 +115,7 @@ def test_json(live_server_factory: Serve, course: str, args: list[str], stdin: b
     said = json.loads(done.stdout)
     assert (said["question"], said["answer"], said["error"]) == ("A1", "Keeps\npairs.", None)
     assert [p["held"] for p in said["grade"]["points"]] == [True, False]
-    assert said["grade"]["points"][0]["evidence"] == "pairs"
+    assert said["grade"]["points"][0]["evidence"] == "Keeps"
     assert (said["grade"]["mark"], said["grade"]["full_mark"]) == (2, 3)
 
 
@@ -266,7 +266,7 @@ def test_at_the_keyboard(live_server_factory: Serve, course: str) -> None:
         session.type("pairs.\n\n")
         before += session.expect("✓ Point 1  2 / 2")
         assert "stores pairs" not in session.seen[: session.seen.index("✓")]
-        session.expect("It says so.")
+        session.expect("It says that it stores pairs.")
         session.expect("Total 2 / 3")
         session.expect("> ")
         session.type("\n")

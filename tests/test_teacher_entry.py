@@ -45,10 +45,10 @@ EVIL = (
 )
 
 
-def quote(prompt: str) -> str:
-    """What the model writes as evidence and reason: the first words of the answer."""
-    said = re.findall(r"Student's answer: ([^\n]{12,})", prompt)
-    return json.dumps({"quote": (said or ["no words"])[-1][:30], "reason": "It says so."})
+def reason(prompt: str) -> str:
+    """What the model writes of a point that is held: the point again."""
+    point = re.findall(r"Point: ([^\n]+)", prompt)[-1]
+    return json.dumps({"reason": f"It says: {point}."})
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("pages")
     store = open_store(f"sqlite:///{folder / 'llmarking.db'}")
-    engine = ScriptedEngine(reply=quote, delay=0.01)
+    engine = ScriptedEngine(reply=reason, delay=0.01)
     with (
         contextlib.closing(store),
         serving(engine, ServerSettings(api_keys=(KEY,)), store) as server,

@@ -1,54 +1,45 @@
-"""Finds a quotation in the answer it claims to come from. What is not there is no evidence."""
+"""Finds the words of an answer that show a point: the passage that would earn it by itself.
+
+Each passage is marked as if it were the whole answer. So the words are the student's own letter by
+letter, and they are chosen by what the model can do best; where no passage is enough alone, there
+is nothing to point at, and the verdict is the less sure for it.
+"""
 
 from __future__ import annotations
 
-import unicodedata
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
-MIN_LETTERS = 2
-# More accents than a letter carries; composing an endless pile of them takes quadratic time.
-MAX_MARKS = 8
+from llmarking.domain import Verdict
+from llmarking.grading.passages import passages
+
+Mark = Callable[[str], Awaitable[Sequence[Verdict]]]
 
 
-def locate(quote: str, answer: str) -> str | None:
-    """The words of `answer` that `quote` repeats, as they stand there, or None.
+async def find(answer: str, verdicts: Sequence[Verdict], mark: Mark) -> list[str | None]:
+    """For each verdict the passage that shows its point; None where the point is not held.
 
-    Runs of white space count as one space; the case of the first letter, the quotation marks around
-    the quote and dots for an omission at its ends are forgiven. Everything else must be the same.
+    Args:
+        answer: as it was graded, see `screening`.
+        mark: verdicts on the same points for a text in place of the answer.
     """
-    wanted = _trim(quote)
-    if sum(c.isalnum() for c in wanted) < MIN_LETTERS:
-        return None
-    folded, spans = _fold(answer)
-    needle, _ = _fold(wanted)
-    at = folded.find(needle)
-    if at < 0 and needle:
-        at = folded.find(needle[0].swapcase() + needle[1:])
-    if at < 0:
-        return None
-    return answer[spans[at][0] : spans[at + len(needle) - 1][1]]
-
-
-def _trim(quote: str) -> str:
-    return quote.strip(" \t\r\n\"'“”‘’«»「」….")
-
-
-def _fold(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """White space collapsed and characters composed; for each character, where it stood."""
-    out: list[str] = []
-    spans: list[tuple[int, int]] = []
-    start = 0
-    while start < len(text):
-        end = start + 1
-        if text[start].isspace():
-            while end < len(text) and text[end].isspace():
-                end += 1
-            piece = " "
+    found: list[str | None] = [None] * len(verdicts)
+    kinds = passages(answer)
+    for kind in kinds:
+        missing = [i for i, v in enumerate(verdicts) if v.held and found[i] is None]
+        if not missing or not kind:
+            continue
+        if kinds[0] == kind and len(kind) == 1:
+            # The whole answer, which is marked already.
+            marked: list[Sequence[Verdict]] = [verdicts]
         else:
-            while end < min(len(text), start + MAX_MARKS) and unicodedata.combining(text[end]):
-                end += 1
-            piece = unicodedata.normalize("NFC", text[start:end])
-        for character in piece:
-            out.append(character)
-            spans.append((start, end))
-        start = end
-    return "".join(out), spans
+            marked = await asyncio.gather(*map(mark, kind))
+        for i in missing:
+            best = max(range(len(kind)), key=lambda j: _probability(marked[j][i]))
+            if marked[best][i].held:
+                found[i] = kind[best]
+    return found
+
+
+def _probability(verdict: Verdict) -> float:
+    return 0.0 if verdict.probability is None else verdict.probability

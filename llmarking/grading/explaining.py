@@ -1,30 +1,81 @@
-"""Explains a verdict that stands: the model writes a quotation and a sentence for a point.
+"""Explains a verdict that stands: the words that show the point, and one sentence.
 
-The quotation counts if the answer holds it word for word; whatever is written, the verdict stays.
+Whatever is written, the verdict stays. The words are found by `evidence`. Of a point that is stated
+the model writes the sentence; how it begins, and that it ends, is set by the schema that it is
+generated in, as a model that was trained to say nothing but True and False has no other way to
+begin one. Of a point that is not stated there is only that to say: a small model asked for more
+names things that the answer does say, so the sentence is made here.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from llmarking.domain import Question, Sampling, Verdict
 from llmarking.engines.engine import Engine, last
-from llmarking.grading import evidence
 from llmarking.grading.prompting import Slots, Template, chat_ids
 from llmarking.grading.request_ids import request_id
+from llmarking.marks import overlap
+from llmarking.screening.languages import language
 
-EXPLAIN_TOKENS = 160
-EXPLANATION: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "quote": {"type": "string", "maxLength": 300},
-        "reason": {"type": "string", "maxLength": 400},
-    },
-    "required": ["quote", "reason"],
-    "additionalProperties": False,
+EXPLAIN_TOKENS = 120
+# A sentence about a point has at least this share of its words, or that one of those that show it.
+OF_POINT = 0.3
+OF_EVIDENCE = 0.5
+# A clause at its end has more than this share of its own words from them, or it is a remark.
+OF_CLAUSE = 0.5
+_COMMA = re.compile(r",\s+|，")
+# A word of our prompt, in sentences about the task.
+_TASK = "student"
+# How the reason for a point that is stated begins; in other languages the model has to find that.
+_SAYS: Mapping[str, str] = {
+    "English": "The answer says that ",
+    "Chinese": "答案说明了",
+    "Spanish": "La respuesta dice que ",
+    "French": "La réponse dit que ",
+    "German": "Die Antwort sagt, dass ",
+    "Italian": "La risposta dice che ",
+    "Portuguese": "A resposta diz que ",
+    "Dutch": "Het antwoord zegt dat ",
 }
+# The reason for one that is not; every language that an answer is told to be in has one.
+_DOES_NOT_SAY: Mapping[str, str] = {
+    "English": "The answer does not say: “{}”",
+    "Chinese": "答案没有说明：“{}”",
+    "Japanese": "答案は次のことを述べていません：「{}」",
+    "Korean": "답안에 다음 내용이 없습니다: “{}”",
+    "Spanish": "La respuesta no dice: «{}»",
+    "French": "La réponse ne dit pas : « {} »",
+    "German": "Die Antwort sagt nicht: „{}“",
+    "Italian": "La risposta non dice: «{}»",
+    "Portuguese": "A resposta não diz: “{}”",
+    "Dutch": "Het antwoord zegt niet: ‘{}’",
+    "Russian": "В ответе не сказано: «{}»",
+    "Arabic": "لا تذكر الإجابة: «{}»",
+    "Hebrew": "התשובה אינה אומרת: ”{}”",
+    "Greek": "Η απάντηση δεν λέει: «{}»",
+    "Hindi": "उत्तर में यह नहीं कहा गया है: “{}”",
+    "Thai": "คำตอบไม่ได้กล่าวว่า “{}”",
+}
+
+
+def explanation(spoken: str) -> dict[str, Any]:
+    """The schema of a reason in a language: one sentence, and how it begins."""
+    beginning = _SAYS.get(spoken, "")
+    # Up to the first full stop; a dot before a digit is none. Its length is left to the number of
+    # tokens: the grammar of a long counted repetition takes seconds to compile, or fails to.
+    ideographs = spoken in ("Chinese", "Japanese")
+    rest = r'[^"\\\n。]+。' if ideographs else r'([^"\\\n.]|\.[0-9])+\.'
+    return {
+        "type": "object",
+        "properties": {"reason": {"type": "string", "pattern": f"^{beginning}{rest}$"}},
+        "required": ["reason"],
+        "additionalProperties": False,
+    }
 
 
 async def explain(
@@ -33,59 +84,100 @@ async def explain(
     question: Question,
     answer: str,
     verdict: Verdict,
+    quote: str | None,
     bar: float,
 ) -> tuple[Verdict, int, int]:
     """Evidence and reason for a verdict that stands: `held` cannot change any more.
 
     Args:
         answer: as it was graded, see `screening`.
+        quote: the words of it that show the point.
         bar: how probable a verdict must be to go without a review.
 
     Returns:
         The verdict with what was found, and the tokens of prompt and reply.
     """
+    if verdict.raw is None:
+        # The answer is empty: there is nothing to explain.
+        return verdict, 0, 0
+    probability = verdict.probability
+    if verdict.held and quote is None and probability is not None:
+        # Nothing in the answer could be pointed at: half as far from a coin flip as before.
+        probability = 0.5 + (probability - 0.5) / 2
+    explained = replace(
+        verdict,
+        evidence=quote,
+        probability=probability,
+        needs_review=verdict.needs_review
+        or (probability is not None and max(probability, 1 - probability) < bar),
+    )
+    spoken = language(answer, question)
+    if not verdict.held:
+        told = _DOES_NOT_SAY[spoken].format(verdict.point.text)
+        return replace(explained, reason=told), 0, 0
     slots = Slots()
     variables = {
         "question": slots.hold(question.text),
         "point": slots.hold(verdict.point.text),
-        "held": bool(verdict.held),
-        "answer": slots.hold(answer),
+        "answer": slots.hold(answer if quote is None else quote),
+        "language": spoken,
     }
     ids = chat_ids(template, variables, slots, engine.tokenizer)
-    if verdict.raw is None or len(ids) + EXPLAIN_TOKENS > engine.info.context:
-        # The answer is empty, or there is no room for a reason.
-        return verdict, 0, 0
+    if len(ids) + EXPLAIN_TOKENS > engine.info.context:
+        # There is no room for a reason.
+        return explained, 0, 0
     generation = await last(
         engine.generate(
             ids,
             Sampling(max_tokens=EXPLAIN_TOKENS),
             request_id=request_id("explain"),
-            schema=EXPLANATION,
+            schema=explanation(spoken),
         )
     )
-    quote, reason = _parts(generation.completions[0].text)
-    found = evidence.locate(quote, answer) if verdict.held and quote else None
-    probability = verdict.probability
-    if verdict.held and found is None and probability is not None:
-        # Nothing in the answer could be pointed at: half as far from a coin flip as before.
-        probability = 0.5 + (probability - 0.5) / 2
-    explained = replace(
-        verdict,
-        evidence=found,
-        reason=reason or None,
-        probability=probability,
-        needs_review=verdict.needs_review
-        or (probability is not None and max(probability, 1 - probability) < bar),
+    reason = _reason(generation.completions[0].text)
+    # Words can be compared in one language only.
+    if reason and language(verdict.point.text, question) == spoken:
+        reason = _about_the_point(reason, _SAYS.get(spoken, ""), question, verdict, quote)
+    return (
+        replace(explained, reason=reason),
+        generation.prompt_tokens,
+        generation.completion_tokens,
     )
-    return explained, generation.prompt_tokens, generation.completion_tokens
 
 
-def _parts(text: str) -> tuple[str, str]:
-    """Quote and reason from a reply that follows the schema, or was cut off in the middle of it."""
+def _reason(text: str) -> str | None:
+    """The sentence in a reply that follows the schema; None if it was cut off in the middle."""
     try:
         data = json.loads(text)
     except ValueError:
-        return "", ""
+        return None
     if not isinstance(data, dict):
-        return "", ""
-    return str(data.get("quote", "")).strip(), " ".join(str(data.get("reason", "")).split())
+        return None
+    return " ".join(str(data.get("reason") or "").split()) or None
+
+
+def _about_the_point(
+    reason: str, beginning: str, question: Question, verdict: Verdict, quote: str | None
+) -> str | None:
+    """A sentence without the remarks at its end; None if nothing in it is about the point.
+
+    Small models like to add that something "is the point", and also write about their task.
+    """
+    start = len(beginning) if reason.startswith(beginning) else 0
+    said = reason[start:]
+    point = [overlap.words(case) for case in verdict.point.cases]
+    evidence = overlap.words(quote or "")
+    known = evidence.union(*point)
+    for comma in reversed(list(_COMMA.finditer(said))):
+        share = overlap.share(overlap.words(said[comma.end() :]), known)
+        if share is not None and share > OF_CLAUSE:
+            break
+        said = said[: comma.start()] + reason[-1]
+    words = overlap.words(said)
+    if _TASK in words - known - overlap.words(question.text):
+        return None
+    shares = [(overlap.share(case, words), OF_POINT) for case in point]
+    shares.append((overlap.share(evidence, words) if quote else 0.0, OF_EVIDENCE))
+    if not any(share is None or share >= least for share, least in shares):
+        return None
+    return reason[:start] + said

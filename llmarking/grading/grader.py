@@ -29,7 +29,7 @@ from llmarking.domain import (
 )
 from llmarking.engines.engine import Engine, last
 from llmarking.errors import EngineError, InputError, PromptTooLong
-from llmarking.grading import prose
+from llmarking.grading import evidence, prose
 from llmarking.grading.explaining import explain
 from llmarking.grading.prompting import (
     PLAIN_VERDICT,
@@ -184,10 +184,19 @@ class Grader:
             verdicts = []
             tokens = [0, 0]
             bar = _bar(options.risk)
-            template = Template("explain", 0, self._version["explain"])
+            template = _template("explain", 0, self._version["explain"])
+
+            async def mark(passage: str) -> Sequence[Verdict]:
+                # Nothing that can be flagged is new in a part of what was screened.
+                part = replace(screening, text=passage, key=passage)
+                found = await self._verdicts(question, part, options)
+                tokens[0] += found.prompt_tokens
+                return found.grade.verdicts
+
+            shown = await evidence.find(screening.text, graded.grade.verdicts, mark)
             work = (
-                explain(self._engine, template, question, screening.text, verdict, bar)
-                for verdict in graded.grade.verdicts
+                explain(self._engine, template, question, screening.text, verdict, quote, bar)
+                for verdict, quote in zip(graded.grade.verdicts, shown, strict=True)
             )
             async with aclosing(in_order(work)) as explained:
                 async for verdict, prompt_tokens, completion_tokens in explained:

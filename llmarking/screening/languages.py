@@ -1,4 +1,4 @@
-"""Whether an answer is in another language than its question."""
+"""Which language an answer is in, and whether that is another than its question's."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ _LANGUAGES = {
         "Dutch": "de het een van en is niet dat met voor op zijn omdat wordt als te door bij aan",
     }.items()
 }
+# What is most often written in the other scripts.
+_WRITES = {
+    "Han": "Chinese",
+    "Kana": "Japanese",
+    "Hangul": "Korean",
+    "Cyrillic": "Russian",
+    "Arabic": "Arabic",
+    "Hebrew": "Hebrew",
+    "Greek": "Greek",
+    "Indic": "Hindi",
+    "Thai": "Thai",
+}
 _LATIN_PROSE = frozenset(
     "the a of and is are to in that it which for as with this on be by an or "
     "el la de que y los en una le les des et est un une der die das und ist ein den mit von".split()
@@ -57,6 +69,20 @@ def foreign_language(text: str, folded: str, question: Question) -> str | None:
     answer = _language(folded)
     known = _language_of_question(question.text, question.reference) if answer else None
     return answer if answer and known and answer != known else None
+
+
+def language(text: str, question: Question) -> str:
+    """The language to reply to an answer in, by its English name.
+
+    A few words do not show which European language they are in: then it is that of the question,
+    where that is one, or English.
+    """
+    shares = _shares(text)
+    script = max(shares, key=lambda name: shares[name]) if shares else "Latin"
+    if script != "Latin":
+        return "Japanese" if "Kana" in shares else _WRITES[script]
+    spoken = _language(fold(text)) or _language_of_question(question.text, question.reference)
+    return spoken or "English"
 
 
 @lru_cache(maxsize=256)
