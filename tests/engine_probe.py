@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from llmarking.domain import Sampling
 from llmarking.engines.vllm_engine import VLLMEngine
@@ -142,33 +141,6 @@ async def read_in_every_way(engine: VLLMEngine) -> dict[str, Any]:
     return told
 
 
-async def see_how_they_wait(engine: VLLMEngine) -> dict[str, Any]:
-    """What runs vLLM's workers, whether they know how to nap, and how often one does in a wait."""
-    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
-
-    from llmarking.engines.vllm_patience import NAP, wait_patiently
-
-    inner: Any = engine._engine
-    naps: list[float] = []
-    waiter = SpinCondition.__new__(SpinCondition)
-    waiter.is_reader = True
-    waiter.busy_loop_s = 60
-    with mock.patch("time.sleep", naps.append):
-        told = []
-        for patient in (False, True):
-            if patient:
-                wait_patiently()
-            waiter.record_read()
-            waiter.wait(timeout_ms=5)
-            # Other threads of vLLM's sleep as well, for longer.
-            told.append(naps.count(NAP))
-    return {
-        "executor": inner.vllm_config.parallel_config.distributed_executor_backend,
-        "workers": await inner.collective_rpc("wait_patiently"),
-        "naps": told,
-    }
-
-
 class Probe(VLLMEngine):
     """Answers `ask` as the last thing before it is ready."""
 
@@ -176,7 +148,6 @@ class Probe(VLLMEngine):
         await super().start()
         told = await ask(self) | {
             "ways": await read_in_every_way(self),
-            "waiting": await see_how_they_wait(self),
         }
         print("TOLD", json.dumps(told | {"running": self.running()}), flush=True)
 

@@ -23,8 +23,6 @@ from conftest import wait_until
 from test_serve import SCRIPT, Process, connect, refused
 from test_server import GRADE, raw_request
 
-from llmarking.engines.vllm_arguments import PATIENT_EXECUTOR
-
 pytestmark = pytest.mark.engine
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -579,11 +577,3 @@ def test_the_death_of_vllms_process_ends_the_server_with_one_and_a_message(serve
     assert json.loads(last)["error"]["status"] == 503
     assert server.end() == 1
     assert "stopped because the engine failed: vLLM's engine process has died" in server.printed
-
-
-def test_vllm_waits_without_keeping_a_core_busy(probe: tuple[Server, dict[str, Any]]) -> None:
-    waiting = probe[1]["waiting"]
-    assert waiting["executor"] == PATIENT_EXECUTOR
-    assert waiting["workers"] == [True]
-    # Just after a message vLLM looks for the next one without a pause; the patient one naps.
-    assert waiting["naps"] == [0, 1]

@@ -14,7 +14,6 @@ from llmarking.errors import InputError
 from llmarking.models.catalogue import GIB
 
 WORKER_EXTENSION = "llmarking.engines.vllm_worker.WorkerExtension"
-PATIENT_EXECUTOR = "llmarking.engines.vllm_patience.PatientExecutor"
 
 
 def prepare_environment(*, gpu: bool) -> None:
@@ -82,10 +81,6 @@ def engine_arguments(
         # Compiling takes a minute at every start and gains little on a CPU.
         defaults += ["--enforce-eager", "--max-num-seqs", "128", "--block-size", "32"]
     namespace: argparse.Namespace = parser.parse_args([*defaults, *extra])
-    ours = namespace.worker_extension_cls == WORKER_EXTENSION
-    if not gpu and ours and namespace.distributed_executor_backend is None:
-        # Not a flag: vLLM's own choices for it are names.
-        namespace.distributed_executor_backend = PATIENT_EXECUTOR
     return AsyncEngineArgs.from_cli_args(namespace)
 
 

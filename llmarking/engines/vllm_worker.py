@@ -1,5 +1,4 @@
-"""What vLLM's worker learns from us: to score the rows of a prompt that are asked for, no others,
-and to wait without keeping a core busy.
+"""What vLLM's worker learns from us: to score the rows of a prompt that are asked for, no others.
 
 `vllm_arguments.py` names the class to vLLM, which makes it a base of its worker; `vllm_engine.py`
 then calls it in every worker.
@@ -27,9 +26,3 @@ class WorkerExtension:
             # Another release of vLLM: it serves all the same, and reads in another way.
             return str(error)
         return ""
-
-    def wait_patiently(self) -> bool:
-        """See `vllm_patience`."""
-        from llmarking.engines.vllm_patience import wait_patiently
-
-        return wait_patiently()
