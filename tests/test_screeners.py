@@ -7,8 +7,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -19,9 +21,11 @@ from test_server import GRADE
 from llmarking.domain import Point, Question
 from llmarking.engines.scripted import ScriptedEngine
 from llmarking.screening import screeners as module
-from llmarking.screening.screen import screen
+from llmarking.screening.screen import Screening, screen
 from llmarking.screening.screeners import Screeners, advised
 from llmarking.settings import ServerSettings
+
+T = TypeVar("T")
 
 QUESTION = Question(
     "q", "What is a stack?", 1, "The last in is the first out.", (Point(1, 1, ("last in",)),)
@@ -132,6 +136,104 @@ async def test_who_leaves_is_not_waited_for() -> None:
             task.cancel()
         await screened(screeners, ANSWERS)
         assert all(task.cancelled() for task in leaving)
+
+
+class Inline(Executor):
+    """Threads that take no time, so that every order of events is met again."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self._closed = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._closed = True
+
+
+class Instant:
+    """A process that is none; it notes how many answers it gets at a time."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def ask(self, rows: Sequence[tuple[str, Question]]) -> list[Screening]:
+        self.batches.append(len(rows))
+        return [screen(*row) for row in rows]
+
+    def end(self) -> None:
+        pass
+
+
+class Broken(Instant):
+    """One at which something fails that nobody has thought of."""
+
+    def ask(self, rows: Sequence[tuple[str, Question]]) -> list[Screening]:
+        raise RuntimeError("something else")
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Instant]]:
+    """Have all processes be of a kind; returns where they are found once they run."""
+
+    def put(kind: type[Instant] = Instant) -> list[Instant]:
+        made: list[Instant] = []
+
+        def make() -> Instant:
+            made.append(kind())
+            return made[-1]
+
+        monkeypatch.setattr(module, "_Screener", make)
+        monkeypatch.setattr(module, "ThreadPoolExecutor", Inline)
+        return made
+
+    return put
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_who_asks_while_they_end_is_answered(
+    instant: Callable[..., list[Instant]], steps: int
+) -> None:
+    instant()
+    screeners = Screeners(1)
+    await screeners.start()
+    closing = asyncio.ensure_future(screeners.close())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await screened(screeners, ANSWERS)
+        await closing
+
+
+@pytest.mark.parametrize("steps", range(3))
+async def test_who_has_asked_before_they_end_is_answered(
+    instant: Callable[..., list[Instant]], steps: int
+) -> None:
+    instant()
+    screeners = Screeners(1)
+    await screeners.start()
+    asking = asyncio.ensure_future(screened(screeners, ANSWERS))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await screeners.close()
+        await asking
+
+
+async def test_whatever_fails_those_who_asked_are_answered(
+    instant: Callable[..., list[Instant]],
+) -> None:
+    instant(Broken)
+    async with running(1) as screeners, asyncio.timeout(20):
+        await screened(screeners, ANSWERS * 10)
+        assert screeners.working == 0
 
 
 async def test_they_end_with_a_server_that_is_killed() -> None:

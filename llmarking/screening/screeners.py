@@ -123,7 +123,7 @@ class Screeners:
 
     async def screen(self, answer: str, question: Question) -> Screening:
         """As `screening.screen.screen`."""
-        if not self.working:
+        if self._closed or not self.working:
             return screen(answer, question)
         waiting = _Waiting(answer, question, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
@@ -137,11 +137,12 @@ class Screeners:
         self._closed = True
         while self._tasks:
             await asyncio.wait(self._tasks)
+        # Taken at once: nothing is handed to one that is about to end.
+        idle, self._idle = self._idle, []
         loop = asyncio.get_running_loop()
-        ends = (loop.run_in_executor(self._threads, each.end) for each in self._idle)
-        await asyncio.gather(*ends)
-        self._idle.clear()
+        await asyncio.gather(*(loop.run_in_executor(self._threads, each.end) for each in idle))
         self._threads.shutdown(wait=False)
+        self._let_go()
 
     def _hand_out(self) -> None:
         while self._waiting and self._idle:
@@ -153,6 +154,8 @@ class Screeners:
             if batch:
                 self._busy += 1
                 self._begin(self._screened(self._idle.pop(), batch))
+        if not self.working:
+            self._let_go()
 
     async def _screened(self, screener: _Screener, batch: Sequence[_Waiting]) -> None:
         rows = [(waiting.answer, waiting.question) for waiting in batch]
@@ -164,14 +167,12 @@ class Screeners:
         except _Lost:
             self._replace()
         finally:
+            # Whatever was raised, nobody may wait for ever.
             self._busy -= 1
-        for waiting, screening in zip(batch, found, strict=True):
-            if not waiting.done.done():
-                waiting.done.set_result(screening)
-        if self.working:
+            for waiting, screening in zip(batch, found, strict=True):
+                if not waiting.done.done():
+                    waiting.done.set_result(screening)
             self._hand_out()
-        else:
-            self._let_go()
 
     def _let_go(self) -> None:
         """Nobody is left to screen what waits: each that asked does it."""
