@@ -227,6 +227,34 @@ async def test_who_has_asked_before_they_end_is_answered(
         await asking
 
 
+@pytest.mark.parametrize(
+    ("answers", "batches"),
+    [
+        (1, [0, 0, 0, 1]),
+        (3, [0, 1, 1, 1]),
+        (32, [8, 8, 8, 8]),
+        (33, [8, 8, 8, 9]),
+        (128, [32, 32, 32, 32]),
+    ],
+)
+async def test_a_burst_is_shared_by_all_that_are_free(
+    instant: Callable[..., list[Instant]], answers: int, batches: list[int]
+) -> None:
+    made = instant()
+    async with running(4) as screeners:
+        await screened(screeners, ["Last in, first out."] * answers)
+    assert sorted(sum(each.batches) for each in made) == batches
+
+
+async def test_a_process_gets_no_more_than_so_many_at_a_time(
+    instant: Callable[..., list[Instant]],
+) -> None:
+    made = instant()
+    async with running(1) as screeners:
+        await screened(screeners, ["Last in, first out."] * 80)
+    assert made[0].batches == [32, 32, 16]
+
+
 async def test_whatever_fails_those_who_asked_are_answered(
     instant: Callable[..., list[Instant]],
 ) -> None:

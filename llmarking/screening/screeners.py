@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import multiprocessing
 import signal
 from collections import deque
@@ -146,8 +147,10 @@ class Screeners:
 
     def _hand_out(self) -> None:
         while self._waiting and self._idle:
+            # A burst is shared by all that are free.
+            most = min(_MOST, math.ceil(len(self._waiting) / len(self._idle)))
             batch: list[_Waiting] = []
-            while self._waiting and len(batch) < _MOST:
+            while self._waiting and len(batch) < most:
                 waiting = self._waiting.popleft()
                 if not waiting.done.done():  # its client may have gone
                     batch.append(waiting)
