@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
+import finetune
 from llmarking.domain import GradedExample, Point, Question, StudentAnswer
 from llmarking.errors import DataError, InputError
+from llmarking.training import run
 from llmarking.training.data import (
     Group,
     Source,
@@ -105,8 +109,36 @@ def test_questions_are_held_out_whole_and_from_every_course() -> None:
 
 def test_what_is_left_out_is_left_out_of_every_course() -> None:
     first, second, apart = course("one", 6), course("two", 6), course("three", 2)
-    rest = without(groups([first, second]), groups([apart]))
+    rest = without(groups([first, second]), [apart])
     assert [g.key for g in rest] == [f"{name}/Q{n}" for name in ("one", "two") for n in range(2, 6)]
+
+
+def test_what_has_no_verdicts_is_left_out_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "course.json"
+    questions = [
+        {
+            "code": f"Q{n}",
+            "question": f"What is {n}?",
+            "reference": "<Point1:1>it<Point1:1>",
+            "answers": [{"id": f"{n}", "answer": "It.", "verdicts": {"1": True}}],
+        }
+        for n in range(6)
+    ]
+    head = {"format": "llmarking-course/1", "name": "ALL"}
+    data.write_text(json.dumps({**head, "questions": questions}))
+    unmarked = tmp_path / "unmarked.csv"
+    unmarked.write_text(
+        "question_code,question,reference,answer\nA,What is 4?,It.,That\nB,what is 5,It.,This\n"
+    )
+    requests: list[run.Request] = []
+    monkeypatch.setattr(run, "finetune", lambda request, report: requests.append(request))
+    command = ["--data", str(data), "--leave-out", str(unmarked), "--out", str(tmp_path / "out")]
+    assert finetune.main(command) == 0
+    parts = run._parts(requests[0])
+    codes = sorted(group.question.code for group in (*parts.train, *parts.held))
+    assert codes == ["Q0", "Q1", "Q2", "Q3"]
 
 
 @pytest.mark.parametrize("seed", range(8))

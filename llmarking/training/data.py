@@ -78,22 +78,27 @@ def question_key(question: Question) -> str:
 
 
 def load(names: Sequence[str], root: str | None = None) -> list[Source]:
-    """Read courses by name or path.
+    """Read courses to learn from, by name or path.
 
     Raises:
         InputError: there is no such course, or none has a verdict.
     """
-    sources = []
-    for name in names:
-        course = datasets.load(name, root)
-        sources.append(
-            Source(course.name, course.licence, course.sha256, course.questions, course.answers)
-        )
+    sources = read(names, root)
     if names and not any(a.verdicts for s in sources for a in s.answers):
         raise InputError(
             f"there is nothing to learn from {', '.join(names)}: no answer has a teacher's verdict"
         )
     return sources
+
+
+def read(names: Sequence[str], root: str | None = None) -> list[Source]:
+    """Read courses by name or path, with verdicts or without.
+
+    Raises:
+        DataError: there is no such course, or its files are wrong.
+    """
+    courses = [datasets.load(name, root) for name in names]
+    return [Source(c.name, c.licence, c.sha256, c.questions, c.answers) for c in courses]
 
 
 def groups(sources: Iterable[Source]) -> list[Group]:
@@ -165,9 +170,12 @@ def apart(all_groups: Sequence[Group], held: Sequence[Group]) -> Split:
     return Split(train, tuple(held))
 
 
-def without(all_groups: Sequence[Group], left_out: Sequence[Group]) -> list[Group]:
-    """The groups but those that ask what one of `left_out` asks, in whatever course."""
-    asked = {canonical(group.question.text) for group in left_out}
+def without(all_groups: Sequence[Group], left_out: Iterable[Source]) -> list[Group]:
+    """The groups but those that ask what a course of `left_out` asks, in whatever course.
+
+    Whether its answers have verdicts does not matter: a test by scores alone has none.
+    """
+    asked = {canonical(question.text) for source in left_out for question in source.questions}
     return [g for g in all_groups if canonical(g.question.text) not in asked]
 
 

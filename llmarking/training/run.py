@@ -146,10 +146,10 @@ def finetune(request: Request, report: Report) -> dict[str, Any]:
 
 
 def _parts(request: Request) -> Split:
-    unseen = training_data.groups(request.left_out)
-    groups = training_data.without(training_data.groups(request.sources), unseen)
+    groups = training_data.without(training_data.groups(request.sources), request.left_out)
     if request.validation:
-        held = training_data.without(training_data.groups(request.validation), unseen)
+        held = training_data.groups(request.validation)
+        held = training_data.without(held, request.left_out)
         return training_data.apart(groups, held)
     settings = request.settings
     return training_data.split(groups, settings.held_out, settings.seed, settings.most_held)
