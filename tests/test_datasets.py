@@ -626,6 +626,31 @@ def test_pointed_without_the_answers(tmp_path: Path) -> None:
     assert [e.name for e in datasets.available(tmp_path)] == ["PTS"]
 
 
+@pytest.mark.parametrize("of", ["PTS", "OTHER", "pts.json"])
+def test_pointed_at_verdicts(answered: Path, of: str) -> None:
+    """Of itself, by name and by path, and of a file that is of it in turn."""
+    own = {**json.loads(pointed()), "of": of}
+    write(answered / "other.json", json.dumps({**own, "name": "OTHER", "of": "PTS"}))
+    error = load_fails(write(answered / "pts.json", json.dumps(own)), answered)
+    assert "of: the answers are not here: " in str(error)
+    assert "it must be a set with answers of its own" in str(error)
+    assert error.line == 1
+
+
+def test_pointed_without_examples(tmp_path: Path) -> None:
+    """The verdicts of the set's graded examples are about its own points."""
+    example = {"answer": "y", "points": [{"id": 1, "verdict": True}]}
+    course = json.loads(our_json("WITH"))
+    course["questions"][0]["examples"] = [example]
+    write(tmp_path / "with.json", json.dumps(course))
+    entry = {"code": "A1", "reference": "<Point1:1>a<Point1:1> <Point2:1>b<Point2:1>"}
+    verdicts = {**json.loads(pointed()), "of": "WITH"}
+    verdicts["questions"] = [{**entry, "verdicts": {"a": "10"}}]
+    write(tmp_path / "pts.json", json.dumps(verdicts))
+    assert load("WITH", tmp_path).questions[0].examples
+    assert not load("PTS", tmp_path).questions[0].examples
+
+
 def load_fails(path: Path, root: Path) -> DataError:
     """The error of loading a path where courses are looked for in a root."""
     with pytest.raises(DataError) as caught:

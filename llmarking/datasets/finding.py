@@ -187,9 +187,25 @@ def _form(path: Path, root: str | Path | None = None) -> _Form | None:
         return _Form("SemEval-2013 or SAF XML", xml_files.read) if xml_files.matches(path) else None
     if path.suffix.lower() == ".json":
         if pointed.matches(path):
-            return _Form(POINTED, lambda file: pointed.read(file, lambda name: load(name, root)))
+            return _Form(
+                POINTED, lambda file: pointed.read(file, lambda name: _answered(name, root))
+            )
         return _Form("LLMarking JSON", _read_json) if _is_ours(path) else None
     return _TABLES.get(whole.kind(path) or "") if _is_table(path) else None
+
+
+def _answered(name: str, root: str | Path | None) -> Course:
+    """The course that a file of verdicts is about.
+
+    Raises:
+        DataError: it is such a file as well, perhaps the same; or as `load`.
+    """
+    path = _locate(name, root)
+    if (form := _form(path, root)) is not None and form.source == POINTED:
+        raise DataError(
+            "holds verdicts only; it must be a set with answers of its own", file=str(path)
+        )
+    return load(name, root)
 
 
 def _meant(path: Path) -> _Form | None:

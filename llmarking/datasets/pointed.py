@@ -80,6 +80,8 @@ def read(path: Path, load: Callable[[str], Marked]) -> Contents:
             full_mark=parsed.full_mark,
             reference=parsed.prose,
             points=parsed.points,
+            # Their verdicts are about the points that the question had there.
+            examples=(),
         )
         for answer_id, word in entry.verdicts.items():
             at = f"{place}.verdicts"
