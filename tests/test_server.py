@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 import re
@@ -709,6 +710,13 @@ def test_an_engine_that_dies_is_noticed_without_a_request(
     assert httpx.get(f"{address}/health/ready").status_code == 503
     assert httpx.post(f"{address}/generate", json={"prompt": "a"}).status_code == 503
     assert len(deaths) == 1
+
+
+def test_what_is_there_when_a_server_is_ready_is_collected_after_it_ends() -> None:
+    gc.unfreeze()  # of a server of other tests
+    with serving(ScriptedEngine(), ServerSettings()):
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_dead_engine_is_not_ready_even_before_the_watch_has_looked(

@@ -128,6 +128,9 @@ class Service:
 
     async def close(self) -> None:
         """Give back what was held besides the engine, which has stopped."""
+        # Else what an app has left would stay for ever in a process that makes another one. If
+        # another is at work there, it loses nothing but time.
+        gc.unfreeze()
         await self.screeners.close()
         if self.shelf is not None:
             await self.shelf.close()
