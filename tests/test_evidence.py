@@ -58,7 +58,7 @@ async def test_a_point_that_only_the_whole_answer_earns_has_no_evidence() -> Non
 async def test_an_answer_of_one_passage_is_not_marked_again() -> None:
     marker = Marker({"It is hot!": (0.9, 0.1, 0.1)})
     found = await evidence.find("It is hot!", marker.verdicts("It is hot!"), marker)
-    assert found == ["It is hot", None, None]
+    assert found == ["It is hot!", None, None]
     assert marker.seen == []
 
 

@@ -12,7 +12,7 @@ from llmarking.grading.passages import MOST_PASSAGES, passages
     ("answer", "clauses", "sentences"),
     [
         ("It is LIFO.", ["It is LIFO"], []),
-        ("It is LIFO. Push takes O(1)!", ["It is LIFO", "Push takes O(1)"], []),
+        ("It is LIFO. Push takes O(1)!", ["It is LIFO", "Push takes O(1)!"], []),
         (
             "Weight wins, so she falls; drag grows.",
             ["Weight wins", "so she falls", "drag grows"],
@@ -22,7 +22,16 @@ from llmarking.grading.passages import MOST_PASSAGES, passages
         ("Ids, e.g. a name, grow by 3.5 %", ["Ids", "e.g. a name", "grow by 3.5 %"], None),
         ("He said “it is\nLIFO.” Then he left", ["He said “it is", "LIFO", "Then he left"], []),
         ("路面储热，夜里放；楼密挡风。", ["路面储热", "夜里放", "楼密挡风"], ["路面储热，夜里放"]),
-        ("1. heat\n2. - light", ["heat", "light"], None),
+        ("1. heat\n2. - light", ["1. heat", "2. - light"], None),
+        # What says next to nothing by itself is not lost.
+        ("The result: 8", ["The result: 8"], []),
+        ("B, because heat rises. So it goes up.", ["B, because heat rises", "So it goes up"], []),
+        ("是，因为水流出", ["是，因为水流出"], []),
+        ("It holds, for x. y", ["It holds", "for x. y"], ["It holds, for x. y"]),
+        # Signs that change what it says stay.
+        (".5 mol, !found", [".5 mol", "!found"], None),
+        ("The complexity is n!", ["The complexity is n!"], []),
+        ("ions of 2-, say", ["ions of 2-", "say"], None),
         ("It falls to -15 degrees: -15", ["It falls to -15 degrees", "-15"], None),
         ("5", ["5"], []),
         (" (B).", ["(B)"], []),

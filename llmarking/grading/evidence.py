@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 from llmarking.domain import Verdict
 from llmarking.grading.passages import passages
+from llmarking.sharing import in_order
 
 Mark = Callable[[str], Awaitable[Sequence[Verdict]]]
+# Of one answer's passages; more would keep other answers waiting.
+AT_ONCE = 8
 
 
 async def find(answer: str, verdicts: Sequence[Verdict], mark: Mark) -> list[str | None]:
@@ -24,6 +28,12 @@ async def find(answer: str, verdicts: Sequence[Verdict], mark: Mark) -> list[str
         mark: verdicts on the same points for a text in place of the answer.
     """
     found: list[str | None] = [None] * len(verdicts)
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(passage: str) -> Sequence[Verdict]:
+        async with turn:
+            return await mark(passage)
+
     kinds = passages(answer)
     for kind in kinds:
         missing = [i for i, v in enumerate(verdicts) if v.held and found[i] is None]
@@ -33,7 +43,8 @@ async def find(answer: str, verdicts: Sequence[Verdict], mark: Mark) -> list[str
             # The whole answer, which is marked already.
             marked: list[Sequence[Verdict]] = [verdicts]
         else:
-            marked = await asyncio.gather(*map(mark, kind))
+            async with aclosing(in_order(map(in_turn, kind))) as marks:
+                marked = [each async for each in marks]
         for i in missing:
             best = max(range(len(kind)), key=lambda j: _probability(marked[j][i]))
             if marked[best][i].held:

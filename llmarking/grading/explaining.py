@@ -15,15 +15,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from llmarking.domain import Question, Sampling, Verdict
+from llmarking.domain import Generation, Question, Sampling, Verdict
 from llmarking.engines.engine import Engine, last
 from llmarking.grading.prompting import Slots, Template, chat_ids
 from llmarking.grading.request_ids import request_id
 from llmarking.marks import overlap
-from llmarking.screening.languages import language
+from llmarking.screening.languages import function_words, language
 
 EXPLAIN_TOKENS = 120
-# A sentence about a point has at least this share of its words, or that one of those that show it.
+# A sentence about a point has at least this share of its words, or some and that share of those
+# that show it. Words that say nothing by themselves are not counted.
 OF_POINT = 0.3
 OF_EVIDENCE = 0.5
 # A clause at its end has more than this share of its own words from them, or it is a remark.
@@ -86,7 +87,7 @@ async def explain(
     verdict: Verdict,
     quote: str | None,
     bar: float,
-) -> tuple[Verdict, int, int]:
+) -> tuple[Verdict, Generation | None]:
     """Evidence and reason for a verdict that stands: `held` cannot change any more.
 
     Args:
@@ -95,11 +96,11 @@ async def explain(
         bar: how probable a verdict must be to go without a review.
 
     Returns:
-        The verdict with what was found, and the tokens of prompt and reply.
+        The verdict with what was found, and what the model wrote for it, if it was asked.
     """
     if verdict.raw is None:
         # The answer is empty: there is nothing to explain.
-        return verdict, 0, 0
+        return verdict, None
     probability = verdict.probability
     if verdict.held and quote is None and probability is not None:
         # Nothing in the answer could be pointed at: half as far from a coin flip as before.
@@ -114,18 +115,21 @@ async def explain(
     spoken = language(answer, question)
     if not verdict.held:
         told = _DOES_NOT_SAY[spoken].format(verdict.point.text)
-        return replace(explained, reason=told), 0, 0
+        return replace(explained, reason=told), None
+    if quote is None:
+        # What shows the point is not known, and about the rest of the answer nothing is to be said.
+        return explained, None
     slots = Slots()
     variables = {
         "question": slots.hold(question.text),
         "point": slots.hold(verdict.point.text),
-        "answer": slots.hold(answer if quote is None else quote),
+        "answer": slots.hold(quote),
         "language": spoken,
     }
     ids = chat_ids(template, variables, slots, engine.tokenizer)
     if len(ids) + EXPLAIN_TOKENS > engine.info.context:
         # There is no room for a reason.
-        return explained, 0, 0
+        return explained, None
     generation = await last(
         engine.generate(
             ids,
@@ -137,12 +141,8 @@ async def explain(
     reason = _reason(generation.completions[0].text)
     # Words can be compared in one language only.
     if reason and language(verdict.point.text, question) == spoken:
-        reason = _about_the_point(reason, _SAYS.get(spoken, ""), question, verdict, quote)
-    return (
-        replace(explained, reason=reason),
-        generation.prompt_tokens,
-        generation.completion_tokens,
-    )
+        reason = _about_the_point(reason, spoken, question, verdict, quote)
+    return replace(explained, reason=reason), generation
 
 
 def _reason(text: str) -> str | None:
@@ -157,27 +157,35 @@ def _reason(text: str) -> str | None:
 
 
 def _about_the_point(
-    reason: str, beginning: str, question: Question, verdict: Verdict, quote: str | None
+    reason: str, spoken: str, question: Question, verdict: Verdict, quote: str
 ) -> str | None:
     """A sentence without the remarks at its end; None if nothing in it is about the point.
 
     Small models like to add that something "is the point", and also write about their task.
     """
+    empty = function_words(spoken)
+
+    def words(text: str) -> frozenset[str]:
+        return overlap.words(text) - empty
+
+    beginning = _SAYS.get(spoken, "")
     start = len(beginning) if reason.startswith(beginning) else 0
     said = reason[start:]
-    point = [overlap.words(case) for case in verdict.point.cases]
-    evidence = overlap.words(quote or "")
+    point = [words(case) for case in verdict.point.cases]
+    evidence = words(quote)
     known = evidence.union(*point)
     for comma in reversed(list(_COMMA.finditer(said))):
-        share = overlap.share(overlap.words(said[comma.end() :]), known)
+        share = overlap.share(words(said[comma.end() :]), known)
         if share is not None and share > OF_CLAUSE:
             break
         said = said[: comma.start()] + reason[-1]
-    words = overlap.words(said)
-    if _TASK in words - known - overlap.words(question.text):
+    found = words(said)
+    if _TASK in found - known - words(question.text):
         return None
-    shares = [(overlap.share(case, words), OF_POINT) for case in point]
-    shares.append((overlap.share(evidence, words) if quote else 0.0, OF_EVIDENCE))
-    if not any(share is None or share >= least for share, least in shares):
-        return None
-    return reason[:start] + said
+    of_point = [overlap.share(case, found) for case in point]
+    of_evidence = overlap.share(evidence, found)
+    enough = any(share is None or share >= OF_POINT for share in of_point)
+    some = any(share is None or share > 0 for share in of_point)
+    if enough or (some and (of_evidence is None or of_evidence >= OF_EVIDENCE)):
+        return reason[:start] + said
+    return None

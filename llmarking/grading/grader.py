@@ -143,10 +143,13 @@ class Grader:
         }
         self._classes: OrderedDict[tuple[str, str], tuple[ClassPrompt, PointWords]] = OrderedDict()
         self._readings = Shared(remember)
+        # Apart from them, so that the passages of a few answers don't push whole answers out.
+        self._passages = Shared(min(remember, 1_000))
 
     def forget(self) -> None:
         """Let go of every reading that is remembered under the text of an answer."""
         self._readings.forget()
+        self._passages.forget()
 
     async def grade(self, question: Question, answer: str, options: GradeOptions) -> Graded:
         """Grade one answer.
@@ -182,15 +185,17 @@ class Grader:
             yield PointDecided(verdict)
         if options.explain and options.method == "verdict":
             verdicts = []
-            tokens = [0, 0]
+            # Of prompts, of those what had been computed before, and written.
+            tokens = [0, 0, 0]
             bar = _bar(options.risk)
             template = _template("explain", 0, self._version["explain"])
 
             async def mark(passage: str) -> Sequence[Verdict]:
                 # Nothing that can be flagged is new in a part of what was screened.
                 part = replace(screening, text=passage, key=passage)
-                found = await self._verdicts(question, part, options)
+                found = await self._verdicts(question, part, options, self._passages)
                 tokens[0] += found.prompt_tokens
+                tokens[1] += found.cached_tokens
                 return found.grade.verdicts
 
             shown = await evidence.find(screening.text, graded.grade.verdicts, mark)
@@ -199,10 +204,12 @@ class Grader:
                 for verdict, quote in zip(graded.grade.verdicts, shown, strict=True)
             )
             async with aclosing(in_order(work)) as explained:
-                async for verdict, prompt_tokens, completion_tokens in explained:
+                async for verdict, written in explained:
                     verdicts.append(verdict)
-                    tokens[0] += prompt_tokens
-                    tokens[1] += completion_tokens
+                    if written is not None:
+                        tokens[0] += written.prompt_tokens
+                        tokens[1] += written.cached_tokens
+                        tokens[2] += written.completion_tokens
                     yield PointExplained(verdict)
             flags = list(graded.grade.flags)
             if any(v.held and v.evidence is None for v in verdicts):
@@ -213,7 +220,8 @@ class Grader:
                 graded,
                 grade=replace(graded.grade, verdicts=tuple(verdicts), flags=tuple(flags)),
                 prompt_tokens=graded.prompt_tokens + tokens[0],
-                completion_tokens=graded.completion_tokens + tokens[1],
+                cached_tokens=graded.cached_tokens + tokens[1],
+                completion_tokens=graded.completion_tokens + tokens[2],
             )
         yield graded
 
@@ -258,16 +266,22 @@ class Grader:
         return self._calibrations.find(self._engine.info.model, adapter, prompt)
 
     async def _verdicts(
-        self, question: Question, screening: Screening, options: GradeOptions
+        self,
+        question: Question,
+        screening: Screening,
+        options: GradeOptions,
+        readings: Shared | None = None,
     ) -> Graded:
+        """Verdicts, from what `readings` remember where that has been read already."""
+        readings = self._readings if readings is None else readings
         try:
-            return await self._read_verdicts(question, screening, options)
+            return await self._read_verdicts(question, screening, options, readings)
         except _Swapped:
             # Once more, with the adapter and calibration that have taken their place.
-            return await self._verdicts(question, screening, options)
+            return await self._verdicts(question, screening, options, readings)
 
     async def _read_verdicts(
-        self, question: Question, screening: Screening, options: GradeOptions
+        self, question: Question, screening: Screening, options: GradeOptions, readings: Shared
     ) -> Graded:
         setup = self.setup(options)
         adapter, calibration, version = setup.adapter, setup.calibration, setup.adapter_version
@@ -307,7 +321,7 @@ class Grader:
             return found
 
         key = (fingerprint, template.name, adapter, version, screening.key)
-        reading, known = await self._readings.get(key, read)
+        reading, known = await readings.get(key, read)
         shares: Sequence[float | None] = [None] * len(question.points)
         if calibration is not None and calibration.overlap:
             foreign = Flag.OTHER_LANGUAGE in screening.flags

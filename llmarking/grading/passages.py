@@ -15,10 +15,10 @@ _SENTENCE_END = re.compile(
     r"|(?<=[。！？；])|\n+"
 )
 _CLAUSE_END = re.compile(r"(?<=[,:])\s+|(?<=[，：、])|→|⇒|->|=>|(?<=\s)[–—-]\s")
-_EDGES = "\"'“”‘’«»「」…·•*.,;:!?。，、；：！？"
-# A dash right before what follows may be the sign of a number.
-_BEFORE = re.compile(rf"(?:[\s{_EDGES}]|[–—-](?=\s))*")
-_AFTER = _EDGES + "–—-" + string.whitespace
+_EDGES = "\"'“”‘’«»「」…·•*.,;:?。，、；：！？"
+# Not so what may belong to what follows: the point of .5, a dash as a sign, the ! of a program.
+_BEFORE = re.compile(rf"(?:[\s{_EDGES.replace('.', '')}]|\.(?!\d)|!(?!\w)|[–—-](?=\s))*")
+_AFTER = _EDGES + string.whitespace
 
 Span = tuple[int, int]
 
@@ -45,16 +45,31 @@ def passages(answer: str) -> list[list[str]]:
 
 
 def _cut(text: str, ends: re.Pattern[str], within: Span) -> Iterator[Span]:
-    """The pieces between `ends`, without the marks around them; those that say nothing left out."""
+    """The pieces between `ends`, without the marks around them.
+
+    One that says next to nothing stays with the next, or the last with the one before it: "The
+    result: 8" is one piece.
+    """
     start, stop = within
     borders = [(m.start(), m.end()) for m in ends.finditer(text, start, stop)]
+    pieces: list[Span] = []
+    letters, seen = 0, start
     for end, following in [*borders, (stop, stop)]:
-        if sum(c.isalnum() for c in text[start:end]) >= MIN_LETTERS:
-            yield _trim(text, start, end)
-        start = following
+        letters += sum(c.isalnum() for c in text[seen:end])
+        seen = following
+        if letters >= MIN_LETTERS:
+            pieces.append((start, end))
+            letters, start = 0, following
+    if pieces and letters:
+        pieces[-1] = (pieces[-1][0], stop)
+    for piece in pieces:
+        yield _trim(text, *piece)
 
 
 def _trim(text: str, start: int, end: int) -> Span:
     before = _BEFORE.match(text, start, end)
     assert before  # it matches nothing, if need be
-    return before.end(), start + len(text[start:end].rstrip(_AFTER))
+    kept = text[start:end].rstrip(_AFTER)
+    while kept.endswith(("–", "—", "-")) and kept[:-1] != kept[:-1].rstrip():
+        kept = kept[:-1].rstrip(_AFTER)
+    return before.end(), start + len(kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 
 from llmarking.domain import Question
@@ -74,15 +75,30 @@ def foreign_language(text: str, folded: str, question: Question) -> str | None:
 def language(text: str, question: Question) -> str:
     """The language to reply to an answer in, by its English name.
 
-    A few words do not show which European language they are in: then it is that of the question,
-    where that is one, or English.
+    A sign or a few words do not show which one they are in: then it is the question's.
     """
     shares = _shares(text)
+    if shares and len(re.findall(r"[^\W\d_]", text)) >= 4:
+        script = max(shares, key=lambda name: shares[name])
+        if script != "Latin":
+            return _written(script, shares)
+        if spoken := _language(fold(text)):
+            return spoken
+    shares = _shares_of_question(question.text, question.reference)
     script = max(shares, key=lambda name: shares[name]) if shares else "Latin"
     if script != "Latin":
-        return "Japanese" if "Kana" in shares else _WRITES[script]
-    spoken = _language(fold(text)) or _language_of_question(question.text, question.reference)
-    return spoken or "English"
+        return _written(script, shares)
+    return _language_of_question(question.text, question.reference) or "English"
+
+
+def function_words(spoken: str) -> frozenset[str]:
+    """Words of a language, by its English name, that say nothing by themselves; none for some."""
+    return _LATIN_PROSE | frozenset(_LANGUAGES.get(spoken, ()))
+
+
+def _written(script: str, shares: Mapping[str, float]) -> str:
+    # A の in a Chinese sentence makes it no Japanese one.
+    return "Japanese" if shares.get("Kana", 0.0) >= 0.1 else _WRITES[script]
 
 
 @lru_cache(maxsize=256)
