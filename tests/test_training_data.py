@@ -130,7 +130,7 @@ def test_what_has_no_verdicts_is_left_out_as_well(
     data.write_text(json.dumps({**head, "questions": questions}))
     unmarked = tmp_path / "unmarked.csv"
     unmarked.write_text(
-        "question_code,question,reference,answer\nA,What is 4?,It.,That\nB,what is 5,It.,This\n"
+        "question_code,question,reference,answer\nA,What is 4?,It.,That\nB,what is  5?,It.,This\n"
     )
     requests: list[run.Request] = []
     monkeypatch.setattr(run, "finetune", lambda request, report: requests.append(request))
