@@ -79,12 +79,12 @@ def serving(
         listener.close()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 30, pause: float = 0.002) -> None:
     """Return when something has come true; fail when it has not for so long."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.002)
+        time.sleep(pause)
 
 
 ServerFactory = Callable[..., Address]
