@@ -29,16 +29,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 
+from bench.serving import merged_engine
 from llmarking.datasets import finding as datasets
 from llmarking.domain import Flag, Question, StudentAnswer
-from llmarking.engines.vllm_engine import VLLMEngine
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.grading.prompting import PLAIN_VERDICT
 from llmarking.marks import calibration
 from llmarking.marks.overlap import PointWords
 from llmarking.metrics.calibration import expected_calibration_error
-from llmarking.models import adapters, catalogue, hub
-from llmarking.models.merging import merged_folder
+from llmarking.models import adapters, catalogue
 from llmarking.screening.screen import screen
 from llmarking.training.data import Group, with_examples
 
@@ -130,22 +129,12 @@ async def main() -> int:
     parser.add_argument("flags", nargs="*", help="after --: further flags for vLLM")
     args = parser.parse_args()
     spec = catalogue.resolve(args.model)
-    folder = hub.fetch(spec)
     if args.adapter:
         used: adapters.Adapter | None = adapters.read(Path(args.adapter))
     else:
         used = None if args.no_adapter else adapters.shipped(spec)
     adapter = used.name if used else None
-    weights = merged_folder(folder.path, folder.digest, used) if used else folder.path
-    engine = VLLMEngine(
-        weights,
-        spec.name,
-        context=spec.context or 4096,
-        extra=args.flags,
-        gpu=args.gpu,
-        merged=used,
-    )
-    await engine.start()
+    engine = await merged_engine(spec, used, gpu=args.gpu, flags=args.flags)
     saved: dict[str, Any] = {
         "model": spec.name,
         "adapter": adapter,

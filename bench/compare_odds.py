@@ -24,17 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from bench.fit_calibration import Verdicts, fitted
-from llmarking.marks.calibration import left_out
+from llmarking.marks.calibration import Calibration, left_out
 from llmarking.metrics.calibration import expected_calibration_error
 
 
 def figures(
-    saved: dict[str, Any],
-    course: str,
-    shots: int,
-    fit: Sequence[str],
-    words: Sequence[str] | None,
-    spread: Sequence[str] | None,
+    saved: dict[str, Any], course: str, shots: int, calibration: Calibration | None
 ) -> dict[str, float]:
     """What an adapter's log-odds are worth on the courses whose names begin so."""
     read = Verdicts.of(saved, [course], shots)
@@ -45,8 +40,7 @@ def figures(
         "kappa_left_out": _kappa(read.labels, fair),
         "ece_left_out": expected_calibration_error(read.labels, fair),
     }
-    if fit:
-        calibration = fitted(saved, shots, fit, words, spread, None)
+    if calibration is not None:
         weighed = list(map(calibration.weighed, read.odds, read.shares))
         probabilities = list(map(calibration.probability, weighed))
         row |= {
@@ -86,8 +80,12 @@ def main() -> int:
             for key in saved
             if key.startswith(course) and "/" in key
         }
+        fits = {
+            shots: fitted(saved, shots, args.fit, args.words, args.spread, None)
+            for shots in sorted({shots for _, shots in cells} if args.fit else ())
+        }
         found[name] = {
-            f"{course}/{shots}": figures(saved, course, shots, args.fit, args.words, args.spread)
+            f"{course}/{shots}": figures(saved, course, shots, fits.get(shots))
             for course, shots in sorted(cells, key=lambda c: (args.courses.index(c[0]), c[1]))
         }
     print(table(found))

@@ -26,16 +26,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.serving import machine
+from bench.serving import machine, merged_engine
 from llmarking.datasets import finding as datasets
 from llmarking.domain import Question, Sampling, StudentAnswer, Verdict
 from llmarking.engines.engine import Engine, last
-from llmarking.engines.vllm_engine import VLLMEngine
 from llmarking.grading.grader import GradeOptions, Grader
 from llmarking.grading.prompting import Slots, Template, chat_ids
 from llmarking.marks.calibration import Calibrations
-from llmarking.models import adapters, catalogue, hub
-from llmarking.models.merging import merged_folder
+from llmarking.models import adapters, catalogue
 from llmarking.screening.screen import screen
 
 OLD_TOKENS = 160
@@ -220,18 +218,8 @@ async def main() -> int:
     parser.add_argument("flags", nargs="*", help="after --: further flags for vLLM")
     args = parser.parse_args()
     spec = catalogue.resolve(args.model)
-    folder = hub.fetch(spec)
     used = None if args.no_adapter else adapters.shipped(spec)
-    weights = merged_folder(folder.path, folder.digest, used) if used else folder.path
-    engine = VLLMEngine(
-        weights,
-        spec.name,
-        context=spec.context or 4096,
-        extra=args.flags,
-        gpu=args.gpu,
-        merged=used,
-    )
-    await engine.start()
+    engine = await merged_engine(spec, used, gpu=args.gpu, flags=args.flags)
     course = datasets.load(args.course)
     grader = Grader(engine, Calibrations(), default_adapter=used.name if used else None)
     pairs = [(course.question(a.question_code), a.text) for a in chosen(course, args.answers)]

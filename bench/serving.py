@@ -20,6 +20,12 @@ from typing import Any
 import httpx
 import psutil
 
+from llmarking.engines.vllm_engine import VLLMEngine
+from llmarking.models import hub
+from llmarking.models.adapters import Adapter
+from llmarking.models.catalogue import ModelSpec
+from llmarking.models.merging import merged_folder
+
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 540.0
 
@@ -43,6 +49,19 @@ def stock(folder: Path, name: str, flags: Sequence[str] = ()) -> Iterator[str]:
     command += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
     with _running([*command, *flags], "/health") as url:
         yield url
+
+
+async def merged_engine(
+    spec: ModelSpec, used: Adapter | None, *, gpu: bool, flags: Sequence[str]
+) -> VLLMEngine:
+    """An engine that has started, in this process: a model with an adapter in its weights."""
+    folder = hub.fetch(spec)
+    weights = merged_folder(folder.path, folder.digest, used) if used else folder.path
+    engine = VLLMEngine(
+        weights, spec.name, context=spec.context or 4096, extra=flags, gpu=gpu, merged=used
+    )
+    await engine.start()
+    return engine
 
 
 @contextlib.contextmanager

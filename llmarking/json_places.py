@@ -31,6 +31,12 @@ def steps(path: str) -> list[str | int]:
     return [int(index) if index else key for index, key in parts]
 
 
+def written(path: Sequence[str | int]) -> str:
+    """A path as `steps` reads it."""
+    parts = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(parts).removeprefix(".")
+
+
 def _item(text: str, at: int, index: int) -> int | None:
     """Where an element of the array that begins here begins."""
     if text[at] != "[":

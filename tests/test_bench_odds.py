@@ -44,14 +44,16 @@ def test_a_calibration_is_fitted_by_the_named_courses_only() -> None:
 
 
 def test_adapters_are_told_apart_by_the_order_and_by_the_fit() -> None:
-    sharp = figures(saved(0.5, 1.0, 1.0, THREE), "B", 0, ["A"], None, None)
-    blunt = figures(saved(0.5, 1.0, 4.0, THREE), "B", 0, ["A"], None, None)
+    odds = {noise: saved(0.5, 1.0, noise, THREE) for noise in (1.0, 4.0)}
+    sharp, blunt = (
+        figures(each, "B", 0, fitted(each, 0, ["A"], None, None, None)) for each in odds.values()
+    )
     assert sharp["auc"] > 0.95 > 0.8 > blunt["auc"]
     assert sharp["kappa_fitted"] > blunt["kappa_fitted"]
     # The calibration of A mends B, which is off alike.
     assert sharp["kappa_fitted"] == pytest.approx(sharp["kappa_left_out"], abs=0.03)
     assert sharp["ece_fitted"] < 0.06
-    assert "kappa_fitted" not in figures(saved(1, 0, 1, ("B",)), "B", 0, [], None, None)
+    assert "kappa_fitted" not in figures(saved(1, 0, 1, ("B",)), "B", 0, None)
 
 
 def test_the_table_has_a_row_for_a_course_and_a_cell_for_an_adapter() -> None:

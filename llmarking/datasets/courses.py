@@ -111,7 +111,7 @@ def _course(data: object) -> Course:
         course = _Course.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise _Fault(_path(first["loc"]), of_pydantic(first)) from None
+        raise _Fault(json_places.written(first["loc"]), of_pydantic(first)) from None
     questions: list[Question] = []
     answers: list[StudentAnswer] = []
     codes: set[str] = set()
@@ -181,11 +181,6 @@ def _covers(given: Sequence[int], points: Sequence[Point], at: str) -> None:
                 wanted=wanted,
             ),
         )
-
-
-def _path(loc: Sequence[int | str]) -> str:
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
-    return "".join(steps).removeprefix(".")
 
 
 class _Form(BaseModel):

@@ -186,11 +186,11 @@ def _form(path: Path, root: str | Path | None = None) -> _Form | None:
             return _Form("LLMarking course folder", original.read)
         return _Form("SemEval-2013 or SAF XML", xml_files.read) if xml_files.matches(path) else None
     if path.suffix.lower() == ".json":
-        if pointed.matches(path):
+        if _says(path, f'"{pointed.FORMAT}"'):
             return _Form(
                 POINTED, lambda file: pointed.read(file, lambda name: _answered(name, root))
             )
-        return _Form("LLMarking JSON", _read_json) if _is_ours(path) else None
+        return _Form("LLMarking JSON", _read_json) if _says(path, '"llmarking-course/') else None
     return _TABLES.get(whole.kind(path) or "") if _is_table(path) else None
 
 
@@ -205,7 +205,7 @@ def _answered(name: str, root: str | Path | None) -> Course:
         raise DataError(
             "holds verdicts only; it must be a set with answers of its own", file=str(path)
         )
-    return load(name, root)
+    return load(path.resolve(), root)
 
 
 def _meant(path: Path) -> _Form | None:
@@ -224,10 +224,11 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".tsv", ".txt")
 
 
-def _is_ours(path: Path) -> bool:
+def _says(path: Path, form: str) -> bool:
+    """Whether a file names its form where it begins."""
     try:
         with path.open("rb") as file:
-            return b'"llmarking-course/' in file.read(4096)
+            return form.encode() in file.read(4096)
     except OSError:
         return False
 
@@ -249,9 +250,7 @@ def _read_json(path: Path) -> Contents:
 def _own_name(path: Path, form: _Form) -> str:
     if form.read is original.read:
         return original.course_name(path)
-    if form.source == POINTED:
-        return pointed.own_name(path) or course_name(path)
-    if form.read is _read_json:
+    if form.source == POINTED or form.read is _read_json:
         # A course that is not quite right is listed as well: loading it says what is wrong.
         try:
             head = json.loads(read_text(path))

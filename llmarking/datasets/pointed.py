@@ -11,7 +11,6 @@ read from there by their codes and ids.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +54,7 @@ def read(path: Path, load: Callable[[str], Marked]) -> Contents:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
             raise DataError(f"no JSON: {first['msg']}", file=str(path)) from None
-        at = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in first["loc"])
-        raise fault(at.removeprefix("."), first["msg"]) from None
+        raise fault(json_places.written(first["loc"]), first["msg"]) from None
     try:
         course = load(form.of)
     except DataError as error:
@@ -103,24 +101,6 @@ def read(path: Path, load: Callable[[str], Marked]) -> Contents:
         licence=form.licence,
         name=form.name,
     )
-
-
-def matches(path: Path) -> bool:
-    """Whether a file says that it is one of these."""
-    try:
-        with path.open("rb") as file:
-            return f'"{FORMAT}"'.encode() in file.read(4096)
-    except OSError:
-        return False
-
-
-def own_name(path: Path) -> str:
-    """The name that a file gives itself, without the answers being there; "" for none."""
-    try:
-        name = json.loads(read_text(path))["name"]
-    except (DataError, ValueError, KeyError, TypeError):
-        return ""
-    return name if isinstance(name, str) else ""
 
 
 class _Strict(BaseModel):
